@@ -1,0 +1,65 @@
+"""The real World: this machine's clocks, loop, threads, sockets and disks."""
+
+import os
+
+from outlast.host.clock import HostClock, HostOffload, HostSpawn, HostTimers
+from outlast.host.network import HostListener, HostNetwork
+from outlast.host.storage import HostFile, HostStorage
+from outlast.kernel import (
+    EventBus,
+    Events,
+    NoFaults,
+    Prng,
+    Storage,
+    World,
+    set_default_world,
+)
+
+
+def make_world(
+    *, storage: Storage | None = None, events: Events | None = None, seed: int | None = None
+) -> World:
+    """Return a world on the real machine.
+
+    Args:
+        storage: Where files live; the machine's own by default.
+        events: Where events go; a new bus by default.
+        seed: For the world's random source; drawn from the system by default.
+    """
+    return World(
+        clock=HostClock(),
+        timers=HostTimers(),
+        prng=Prng(int.from_bytes(os.urandom(8), "little") if seed is None else seed),
+        network=HostNetwork(),
+        storage=storage or HostStorage(),
+        spawn=HostSpawn(),
+        offload=HostOffload(),
+        events=events or EventBus(),
+        faults=NoFaults(),
+    )
+
+
+_made: list[World] = []
+
+
+def default_world() -> World:
+    """Return the process's world, made on first use."""
+    if not _made:
+        _made.append(make_world())
+    return _made[0]
+
+
+set_default_world(default_world)
+
+__all__ = [
+    "HostClock",
+    "HostFile",
+    "HostListener",
+    "HostNetwork",
+    "HostOffload",
+    "HostSpawn",
+    "HostStorage",
+    "HostTimers",
+    "default_world",
+    "make_world",
+]

@@ -1,0 +1,117 @@
+"""The machine's clocks, timers, tasks and threads."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from outlast.kernel import TimerHandle
+
+T = TypeVar("T")
+
+_NS = 1_000_000_000
+
+
+class HostClock:
+    """Reads the system clocks. Safe to use from any thread."""
+
+    __slots__ = ()
+
+    monotonic_ns = staticmethod(time.monotonic_ns)
+    wall_ns = staticmethod(time.time_ns)
+
+
+class HostTimers:
+    """Timers of the running asyncio loop."""
+
+    __slots__ = ()
+
+    def call_at(self, when_ns: int, callback: Callable[[], None]) -> TimerHandle:
+        """Call ``callback`` on the running loop at monotonic instant ``when_ns``."""
+        delay = max(0, when_ns - time.monotonic_ns()) / _NS
+        return asyncio.get_running_loop().call_later(delay, callback)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait ``seconds``."""
+        await asyncio.sleep(seconds)
+
+
+class HostSpawn:
+    """Starts asyncio tasks and keeps them referenced until they end."""
+
+    __slots__ = ("_tasks",)
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def task(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
+        """Run ``coroutine`` as a task on the running loop."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            task.get_loop().call_exception_handler(
+                {
+                    "message": f"task {task.get_name()} failed",
+                    "exception": error,
+                    "task": task,
+                }
+            )
+
+
+class _Lane:
+    """One daemon thread that runs calls in order."""
+
+    def __init__(self, name: str) -> None:
+        self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=f"outlast-{name}", daemon=True)
+        self._thread.start()
+
+    def put(self, call: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
+        self._calls.put((call, future))
+        return future
+
+    def _work(self) -> None:
+        while True:
+            call, future = self._calls.get()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                result = call()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+
+class HostOffload:
+    """Runs blocking calls on one daemon thread per lane.
+
+    The threads start on first use and end with the process: what is under way at exit is
+    not waited for, as nothing that was not awaited counts as done.
+    """
+
+    __slots__ = ("_lanes", "_lock")
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, _Lane] = {}
+        self._lock = threading.Lock()
+
+    def run(self, lane: str, call: Callable[[], T]) -> Awaitable[T]:
+        """Start ``call`` on ``lane`` and return an awaitable for its result."""
+        with self._lock:
+            thread = self._lanes.get(lane)
+            if thread is None:
+                thread = self._lanes[lane] = _Lane(lane)
+        return asyncio.wrap_future(thread.put(call))

@@ -1,0 +1,84 @@
+"""TCP through the running asyncio loop."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, cast
+
+from outlast.kernel import ConnectionHandler
+
+
+def _tune(transport: Any) -> None:
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+class HostListener:
+    """A listening socket of the running loop."""
+
+    __slots__ = ("_server",)
+
+    def __init__(self, server: asyncio.Server) -> None:
+        self._server = server
+
+    @property
+    def port(self) -> int:
+        """The port in use."""
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def close(self) -> None:
+        """Stop listening; connections already made stay."""
+        self._server.close()
+
+
+class HostNetwork:
+    """TCP connections with ``TCP_NODELAY``."""
+
+    __slots__ = ()
+
+    async def connect(
+        self,
+        handler: Callable[[], ConnectionHandler],
+        host: str,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
+        timeout: float,
+    ) -> ConnectionHandler:
+        """Open a connection and return its handler; see :class:`outlast.kernel.Network`."""
+        loop = asyncio.get_running_loop()
+        factory = cast("Callable[[], asyncio.Protocol]", handler)
+        async with asyncio.timeout(timeout):
+            transport, made = await loop.create_connection(
+                factory,
+                host,
+                port,
+                ssl=tls,
+                server_hostname=server_hostname if tls is not None else None,
+            )
+        _tune(transport)
+        return cast("ConnectionHandler", made)
+
+    async def listen(
+        self,
+        handler: Callable[[], ConnectionHandler],
+        host: str,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> HostListener:
+        """Accept connections; see :class:`outlast.kernel.Network`."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            cast("Callable[[], asyncio.Protocol]", handler),
+            host,
+            port,
+            ssl=tls,
+            reuse_address=True,
+            backlog=1024,
+        )
+        return HostListener(server)

@@ -1,0 +1,1 @@
+"""The rules of Raft without I/O: ``step(event, now_ns) -> Effects``."""
