@@ -65,7 +65,7 @@ class Message(msgspec.Struct, array_like=True, frozen=True, tag_field="type"):
     term: int
 
 
-class VoteRequest(Message, tag=1):
+class VoteRequest(Message, frozen=True, tag=1):
     """Asks for a vote (paper 5.2), or whether one would be given (``pre``, thesis 9.6).
 
     ``transfer`` says that the leader itself asked for this election (thesis 3.10).
@@ -77,7 +77,7 @@ class VoteRequest(Message, tag=1):
     transfer: bool
 
 
-class VoteResponse(Message, tag=2):
+class VoteResponse(Message, frozen=True, tag=2):
     """Answers a :class:`VoteRequest`; ``request_term`` is the term that was asked for."""
 
     request_term: int
@@ -85,7 +85,7 @@ class VoteResponse(Message, tag=2):
     granted: bool
 
 
-class AppendRequest(Message, tag=3):
+class AppendRequest(Message, frozen=True, tag=3):
     """Replicates entries and is the heartbeat (paper 5.3).
 
     ``round`` is the newest read round (ReadIndex, thesis 6.4); it comes back in the answer.
@@ -99,7 +99,7 @@ class AppendRequest(Message, tag=3):
     round: int
 
 
-class AppendResponse(Message, tag=4):
+class AppendResponse(Message, frozen=True, tag=4):
     """Answers an :class:`AppendRequest`.
 
     On success ``match`` is the last index known durable and equal here. On failure
@@ -114,11 +114,11 @@ class AppendResponse(Message, tag=4):
     round: int
 
 
-class TransferNow(Message, tag=5):
+class TransferNow(Message, frozen=True, tag=5):
     """The leader tells a caught-up member to start an election at once (thesis 3.10)."""
 
 
-class SnapshotOffer(Message, tag=6):
+class SnapshotOffer(Message, frozen=True, tag=6):
     """The leader offers a snapshot to a member whose next entry was trimmed."""
 
     index: int
@@ -129,7 +129,7 @@ class SnapshotOffer(Message, tag=6):
     membership: bytes
 
 
-class SnapshotWant(Message, tag=7):
+class SnapshotWant(Message, frozen=True, tag=7):
     """The receiver asks for chunks from ``next_chunk`` on; ``done`` says it is installed."""
 
     index: int
