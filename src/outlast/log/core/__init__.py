@@ -1,0 +1,1 @@
+"""Rules that every engine of the log shares."""
