@@ -33,6 +33,11 @@ help:  ## list the commands
 	@$(PIP) install -r requirements/test.txt
 	@touch $@
 
+.venv/.bench: .venv/.test requirements/bench.txt
+	@echo "setting up .venv (peers of the benchmarks)"
+	@$(PIP) install -r requirements/bench.txt
+	@touch $@
+
 .venv/.docs: .venv/.demo requirements/docs.txt
 	@echo "setting up .venv (documentation tools)"
 	@$(PIP) install -r requirements/docs.txt
@@ -54,7 +59,7 @@ test: setup  ## the whole suite, lint included
 lint: .venv/.test  ## style, types and import contracts
 	@$(VENV) tools/lint.py
 
-bench: setup  ## ours beside etcd and PySyncObj, and the log beside raw files
+bench: setup .venv/.bench  ## ours beside etcd and PySyncObj, and the log beside raw files
 	@$(VENV) -m benchmarks.replication
 	@$(VENV) -m benchmarks.log
 

@@ -1,0 +1,41 @@
+"""Run property, recovery and soak tests again and again, with new random data each time.
+
+Stops at the first failure, whose output holds the command that repeats it. Exit code is pytest's.
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("tests/property", "tests/recovery", "tests/sim", "tests/drills")
+NOTHING_COLLECTED = 5
+
+
+def main() -> int:
+    """Repeat until the time is over; return 0 or the exit code of the run that failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--seed", type=int, help="of the first round; drawn if not given")
+    chosen = parser.parse_args()
+    seed = chosen.seed if chosen.seed is not None else random.randrange(2**32)
+    folders = [folder for folder in FOLDERS if (ROOT / folder).is_dir()]
+    end = time.monotonic() + chosen.seconds
+    rounds = 0
+    while time.monotonic() < end:
+        command = ["-m", "pytest", "-q", "-x", "-n", "2", f"--hypothesis-seed={seed + rounds}"]
+        print(f"round {rounds + 1}: --seed {seed + rounds}", flush=True)
+        done = subprocess.run([sys.executable, *command, *folders], cwd=ROOT, check=False)
+        if done.returncode not in {0, NOTHING_COLLECTED}:
+            print(f"failed; repeat with: python tools/soak.py --seed {seed + rounds} --seconds 1")
+            return done.returncode
+        rounds += 1
+    print(f"{rounds} rounds without a failure")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
