@@ -1,0 +1,1 @@
+"""Rules of the wire: bytes to frames, and who may talk to whom. Pure."""
