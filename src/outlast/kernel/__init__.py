@@ -38,6 +38,7 @@ from outlast.kernel.errors import (
     UnavailableError,
     happened,
     invariant,
+    kernel_error,
 )
 from outlast.kernel.events import Event, EventBus, Events, Level, NullEvents
 from outlast.kernel.ids import (
@@ -154,6 +155,7 @@ __all__ = [
     "happened",
     "incarnation_of",
     "invariant",
+    "kernel_error",
     "node_of",
     "replica_id",
     "reset_world",

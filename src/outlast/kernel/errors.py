@@ -252,6 +252,22 @@ def happened(error: BaseException) -> Happened:
     return "maybe"
 
 
+def kernel_error(name: str, message: str, **fields: Any) -> OutlastError:
+    """Return the error class called ``name`` with ``message``, as told by another process.
+
+    A name that is not one of ours becomes an :class:`IndefiniteError`, since what is not
+    understood cannot be called definite.
+    """
+    for cls in _family(OutlastError):
+        if cls.__name__ == name:
+            error = cls.__new__(cls)
+            error.args = (message,)
+            for field, value in fields.items():
+                setattr(error, field, value)
+            return error
+    return IndefiniteError(f"{name}: {message}")
+
+
 class ErrorRow(NamedTuple):
     """One row of the reference table."""
 
