@@ -45,7 +45,7 @@ class _Memory:
         self._cut = 0
         """Index before the first element of the list; at most :attr:`base`."""
         self._bytes = 0
-        self._bytes_max = bytes_max
+        self.bytes_max = bytes_max
 
     @property
     def last(self) -> int:
@@ -54,10 +54,8 @@ class _Memory:
     def write(self, first: int, payloads: list[bytes], kind: bytes) -> asyncio.Future[None]:
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         size = sum(map(len, payloads))
-        if self._bytes + size > self._bytes_max and kind[0] != SEAL:
-            message = (
-                f"{self._bytes} of {self._bytes_max} bytes are used; trim, or raise bytes_max"
-            )
+        if self._bytes + size > self.bytes_max and kind[0] != SEAL:
+            message = f"{self._bytes} of {self.bytes_max} bytes are used; trim, or raise bytes_max"
             written.set_exception(DiskFullError(message))
         elif first != self.last + 1:
             # Behind a refused run: refused too, so that its indices can be given again.
@@ -107,4 +105,9 @@ class MemoryLog(LocalLog):
             shared=False,
             entry_bytes_max=settings.entry_bytes_max,
         )
-        super().__init__(world, _Memory(settings.bytes_max), traits, settings.queue)
+        self._memory = _Memory(settings.bytes_max)
+        super().__init__(world, self._memory, traits, settings.queue)
+
+    def limit(self, bytes_max: int) -> None:
+        """Change ``bytes_max`` from now on; what is above it already stays."""
+        self._memory.bytes_max = bytes_max

@@ -1,0 +1,29 @@
+"""For people who test what they build on outlast, or write an engine or machine of their own.
+
+Nothing here imports pytest when it is loaded, and names are loaded when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from outlast.testing import broken, log_suite
+
+_MODULES = ("broken", "log_suite")
+_NAMES: dict[str, str] = {}
+
+__all__ = ["broken", "log_suite"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a module or name of this room on first use (PEP 562)."""
+    if name in _MODULES:
+        return import_module(f"outlast.testing.{name}")
+    if name in _NAMES:
+        return getattr(import_module(f"outlast.testing.{_NAMES[name]}"), name)
+    message = f"module 'outlast.testing' has no attribute {name!r}"
+    raise AttributeError(message)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
