@@ -1,0 +1,1 @@
+"""Machines that are ready to be served by name: ``outlast serve kv``."""
