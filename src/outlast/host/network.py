@@ -8,6 +8,9 @@ from typing import Any, cast
 
 from outlast.kernel import ConnectionHandler
 
+TLS_HANDSHAKE_SECONDS = 10.0
+"""How long a caller may take for its side of TLS; asyncio's own default is a minute."""
+
 
 def _tune(transport: Any) -> None:
     sock = transport.get_extra_info("socket")
@@ -78,6 +81,7 @@ class HostNetwork:
             host,
             port,
             ssl=tls,
+            ssl_handshake_timeout=None if tls is None else TLS_HANDSHAKE_SECONDS,
             reuse_address=True,
             backlog=1024,
         )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from enum import IntEnum
+from enum import Enum
 from typing import Any, Protocol
 
 from outlast.kernel import (
@@ -71,7 +71,7 @@ class Greeter(Protocol):
         ...
 
 
-class State(IntEnum):
+class State(Enum):
     """Stages of a connection, in order."""
 
     NEW = 0
@@ -93,12 +93,14 @@ class Connection:
         scope: What the other side was granted (on the dialling side: the channel's own).
         version: Version agreed for what runs above the wire.
         address: ``host:port`` of the other side.
+        is_open: Whether :meth:`send` would queue. Only to be read.
         paused: Whether more is queued than the system takes; wait with :meth:`drain`.
         on_pause: Called with ``True`` when ``paused`` begins and ``False`` when it ends.
     """
 
     __slots__ = (
         "_call_soon",
+        "_deaf",
         "_decoder",
         "_drained",
         "_error",
@@ -120,6 +122,7 @@ class Connection:
         "_world",
         "address",
         "channel",
+        "is_open",
         "node",
         "on_pause",
         "paused",
@@ -133,6 +136,7 @@ class Connection:
         self._limits = limits
         self._greeter = greeter
         self._state = State.NEW
+        self.is_open = False
         self._decoder = FrameDecoder(limits, limits.handshake_bytes_max)
         self._transport: Transport | None = None
         self._handler: FrameHandler | None = None
@@ -146,6 +150,7 @@ class Connection:
         self._spoke = False
         self._heard = False
         self._heard_ns = 0
+        self._deaf = False
         self._timer: TimerHandle | None = None
         self._call_soon: Callable[..., Any] = _no_loop
         self._drained: asyncio.Future[None] | None = None
@@ -184,7 +189,7 @@ class Connection:
         Raises:
             ProtocolError: Definite. The frame itself breaks a limit; the connection stays.
         """
-        if self._state is not State.OPEN:
+        if not self.is_open:
             return False
         size = len(body) + HEADER_BYTES
         if kind >= CONTROL or size > self._limits.frame_bytes_max + HEADER_BYTES:
@@ -203,11 +208,6 @@ class Connection:
         return True
 
     @property
-    def is_open(self) -> bool:
-        """Whether :meth:`send` would queue."""
-        return self._state is State.OPEN
-
-    @property
     def buffered_bytes(self) -> int:
         """Bytes queued on this side and not yet taken by the system."""
         transport = self._transport
@@ -222,13 +222,18 @@ class Connection:
         await asyncio.shield(self._drained)
 
     def pause_reading(self) -> None:
-        """Take no more bytes from the system; the other side's sends then back up."""
-        if self._transport is not None and self._state is State.OPEN:
+        """Take no more bytes from the system; the other side's sends then back up.
+
+        Frames that were received together with the present one still come.
+        """
+        if self._transport is not None and self.is_open and not self._deaf:
+            self._deaf = True
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Undo :meth:`pause_reading`."""
-        if self._transport is not None and self._state is State.OPEN:
+        if self._transport is not None and self.is_open and self._deaf:
+            self._deaf = False
             self._heard = True
             self._transport.resume_reading()
 
@@ -238,6 +243,7 @@ class Connection:
             return
         self._flush()
         self._state = State.CLOSING
+        self.is_open = False
         self._arm(self._limits.close_timeout, self.abort)
         self._transport.close()
 
@@ -248,6 +254,7 @@ class Connection:
         if self._error is None:
             self._error = error
         self._state = State.CLOSING
+        self.is_open = False
         self._out.clear()
         self._out_bytes = 0
         self._transport.abort()
@@ -272,6 +279,7 @@ class Connection:
         self._on_frame = handler.frame
         self._decoder = FrameDecoder(self._limits)
         self._state = State.OPEN
+        self.is_open = True
         self._heard_ns = self._world.clock.monotonic_ns()
         self._arm(self._limits.keepalive, self._tick)
         self._world.events.emit(
@@ -295,7 +303,7 @@ class Connection:
 
     def data_received(self, data: bytes) -> None:
         """Take received bytes: the hot path."""
-        if self._state is not State.OPEN:
+        if not self.is_open:
             self._greet(data)
             return
         try:
@@ -314,7 +322,7 @@ class Connection:
                     on_frame(kind, stream, body)  # type: ignore[misc]
                 elif kind != PING:
                     self._break(ProtocolError(f"frame of kind {kind:#x} after the handshake"))
-                if self._state is not State.OPEN:  # a handler may close it
+                if not self.is_open:  # a handler may close it
                     break  # type: ignore[unreachable]
         except Exception as error:
             self._handler_failed(error)
@@ -345,6 +353,7 @@ class Connection:
         """End: tell the greeter or the handler, once."""
         was = self._state
         self._state = State.CLOSED
+        self.is_open = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -458,7 +467,7 @@ class Connection:
         if self._state is not State.OPEN or self._transport is None:
             return
         now_ns = self._world.clock.monotonic_ns()
-        if self._heard:
+        if self._heard or self._deaf:  # who does not listen may not complain of silence
             self._heard = False
             self._heard_ns = now_ns
         elif now_ns >= Deadline.after(self._limits.idle_timeout, self._heard_ns).at_ns:

@@ -182,6 +182,9 @@ async def dial(
     late = world.timers.call_at(deadline.at_ns, lambda: _late(dialler, timeout))
     try:
         await dialler.done
+    except ProtocolError as error:
+        made.abort()
+        raise HandshakeError(f"{where}: {error}") from error
     except OutlastError as error:
         made.abort()
         error.args = (f"{where}: {error}",)
