@@ -1,0 +1,1 @@
+"""Pure rules of the physical log: encoding, resolving, classifying damage."""
