@@ -104,7 +104,9 @@ class AppendResponse(Message, frozen=True, tag=4):
 
     On success ``match`` is the last index known durable and equal here. On failure
     ``match`` is the hint: the leader goes on from ``conflict_index``, whose term here is
-    ``conflict_term`` (0: the log ends before it).
+    ``conflict_term`` (0: the log ends before it), and ``rejected`` repeats the request's
+    ``previous_index`` so that a late answer is recognised. ``recovering`` says that the sender
+    has not been admitted: the leader feeds it as a learner but counts it for nothing.
     """
 
     success: bool
@@ -112,6 +114,8 @@ class AppendResponse(Message, frozen=True, tag=4):
     conflict_index: int
     conflict_term: int
     round: int
+    rejected: int = 0
+    recovering: bool = False
 
 
 class TransferNow(Message, frozen=True, tag=5):
@@ -119,7 +123,11 @@ class TransferNow(Message, frozen=True, tag=5):
 
 
 class SnapshotOffer(Message, frozen=True, tag=6):
-    """The leader offers a snapshot to a member whose next entry was trimmed."""
+    """The leader offers a snapshot to a member whose next entry was trimmed.
+
+    ``membership`` is the configuration in force at ``index`` (``core.config``); a seal at or
+    before ``index`` comes as ``seal_index`` (0: none) and ``seal_next``.
+    """
 
     index: int
     index_term: int
@@ -127,6 +135,8 @@ class SnapshotOffer(Message, frozen=True, tag=6):
     digest: bytes
     chunk_count: int
     membership: bytes
+    seal_index: int = 0
+    seal_next: bytes = b""
 
 
 class SnapshotWant(Message, frozen=True, tag=7):
@@ -293,7 +303,9 @@ class Persist:
     """Write in this order, as one unit: hard state, snapshot mark, truncation, entries.
 
     ``truncate_from`` drops entries at and above it; ``reset_to`` (after a snapshot was
-    installed) drops the whole log, which then continues after that (index, term).
+    installed) drops the whole log, which then continues after that (index, term). ``mark`` is
+    an opaque record of the core (members, seal, admission): the newest durable one is handed
+    back as :attr:`Recovered.mark`, and must outlive trimming.
     """
 
     ticket: int
@@ -301,6 +313,7 @@ class Persist:
     reset_to: tuple[LogIndex, Term] | None = None
     truncate_from: LogIndex | None = None
     entries: list[Entry] = field(default_factory=list)
+    mark: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,9 +409,13 @@ class Effects:
 class Recovered:
     """What the driver found on disk, handed to the core at construction.
 
-    ``entries`` are those after ``base_index``. ``may_vote`` is false on a node whose directory
-    was empty or had lost its vote: it takes no part in elections and acknowledges nothing
-    until it is admitted as a new incarnation.
+    ``entries`` are those after ``base_index``. For a long log, give ``last_index`` and
+    ``last_term`` and only some of the entries, in order: all of kind CONFIG and SEAL, and any
+    unbroken run that ends at ``last_index``; the core reads the others through its LogView.
+
+    ``mark`` is the newest durable :attr:`Persist.mark`. ``may_vote`` is false on a node whose
+    directory was empty or had lost its vote: it takes no part in elections and acknowledges
+    nothing until it is admitted as a new incarnation (which ``mark`` then records).
     """
 
     hard_state: HardState
@@ -410,3 +427,6 @@ class Recovered:
     snapshot: SnapshotRef | None
     sealed: tuple[LogIndex, bytes] | None = None
     may_vote: bool = True
+    mark: bytes | None = None
+    last_index: LogIndex | None = None
+    last_term: Term | None = None
