@@ -1,0 +1,190 @@
+"""Reads the log and applies it, entry by entry, without keeping the event loop for long."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+
+from outlast.kernel import InvariantError, LogIndex, TaskHandle, TrimmedError, World
+from outlast.log import Log
+from outlast.state.core.envelope import Header, Kind, unpack_entry
+from outlast.state.core.operation import decode_skip
+from outlast.state.core.system import Applied, SystemMachine
+from outlast.state.events import EntryPoisoned, EntrySkipped
+from outlast.state.poison import ApplyMarker
+from outlast.state.settings import ReplicaSettings
+
+_DIGESTS_KEPT = 64
+
+
+class Applier:
+    """The apply loop of one replica.
+
+    Args:
+        world: Clock, timers, tasks.
+        log: Where entries come from.
+        system: Applies them.
+        take_changes: Gives the changes of the user's machine since the last call.
+        settings: How long a slice and a command may take.
+        deliver: Called after each entry with what applying it gave.
+        failed: Called once with what stopped the loop.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        log: Log,
+        system: SystemMachine,
+        *,
+        take_changes: Callable[[], bytes],
+        settings: ReplicaSettings,
+        deliver: Callable[[int, Header, Applied], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._world = world
+        self._log = log
+        self._system = system
+        self._take_changes = take_changes
+        self._deliver = deliver
+        self._failed = failed
+        self._slice_ns = int(settings.slice_seconds * 1e9)
+        self._command_ns = int(settings.command_seconds_max * 1e9)
+        self._digest_every = settings.digest_every
+        self._poison_crashes = settings.poison_crashes
+        self._waits: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._wait_count = 0
+        self._task: TaskHandle | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self.marker: ApplyMarker | None = None
+        self.passed = 0
+        """Every entry up to here is applied, or holds nothing for readers."""
+        self.poisoned = 0
+        self.fresh_ns = world.clock.monotonic_ns()
+        self.digests: deque[tuple[int, bytes]] = deque(maxlen=_DIGESTS_KEPT)
+
+    def start(self) -> None:
+        """Begin after the index that the system machine has reached."""
+        self.passed = max(self.passed, self._system.index)
+        self._wake()
+        self._ended = asyncio.get_running_loop().create_future()
+        self._task = self._world.spawn.task(self._run(self._ended), name="state-apply")
+
+    async def stop(self) -> None:
+        """Stop between two entries and wait until it has."""
+        task, ended, self._task = self._task, self._ended, None
+        if task is None or ended is None:
+            return
+        task.cancel()
+        await ended
+
+    async def wait(self, index: int) -> None:
+        """Wait until everything up to ``index`` is applied here."""
+        if index <= self.passed:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._wait_count += 1
+        heappush(self._waits, (index, self._wait_count, future))
+        await future
+
+    def reject(self, error: BaseException) -> None:
+        """End all waits with ``error``: nothing more will be applied."""
+        waits, self._waits = self._waits, []
+        for _, _, future in waits:
+            if not future.done():
+                future.set_exception(error)
+
+    # --- the loop --------------------------------------------------------------------------
+
+    async def _run(self, ended: asyncio.Future[None]) -> None:
+        try:
+            await self._read()
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:
+            self._failed(error)
+        finally:
+            if self.marker is not None:
+                self.marker.end()
+            if not ended.done():
+                ended.set_result(None)
+
+    async def _read(self) -> None:
+        clock, timers = self._world.clock, self._world.timers
+        async for batch in self._log.read(LogIndex(self.passed + 1)):
+            index = batch.first - 1
+            begun_ns = clock.monotonic_ns()
+            for entry in batch.entries:
+                index += 1
+                if index <= self._system.index:
+                    continue
+                if index == self._suspect():
+                    await self._await_skip(LogIndex(index))
+                    self._pass_over(index)
+                    continue
+                before_ns = clock.monotonic_ns()
+                self._apply(index, entry)
+                now_ns = clock.monotonic_ns()
+                if now_ns - before_ns > self._command_ns:
+                    raise InvariantError(
+                        f"entry {index} took {(now_ns - before_ns) / 1e9:.1f} s to apply; at "
+                        f"most {self._command_ns / 1e9:.1f} s: the node stops"
+                    )
+                if now_ns - begun_ns > self._slice_ns:
+                    self._pause(index)
+                    await timers.sleep(0)
+                    begun_ns = clock.monotonic_ns()
+            self._pause(max(index, batch.through))
+
+    def _pause(self, index: int) -> None:
+        """A slice is done: tell those who wait for it."""
+        if self.marker is not None:
+            self.marker.end()
+        self.fresh_ns = self._world.clock.monotonic_ns()
+        self.passed = max(self.passed, index)
+        self._wake()
+
+    def _wake(self) -> None:
+        waits = self._waits
+        while waits and waits[0][0] <= self.passed:
+            _, _, future = heappop(waits)
+            if not future.done():
+                future.set_result(None)
+
+    def _apply(self, index: int, entry: bytes) -> None:
+        if self.marker is not None:
+            self.marker.begin(index)
+        self._note_digest(index)
+        header, body = unpack_entry(entry, index)
+        applied = self._system.apply(index, header, body, self._take_changes)
+        self._deliver(index, header, applied)
+
+    def _note_digest(self, index: int) -> None:
+        """Keep the digest at each multiple that is passed: equal indices on all replicas."""
+        boundary = (index - 1) // self._digest_every * self._digest_every
+        if boundary and boundary >= self._system.index:
+            self.digests.append((boundary, self._system.digest))
+
+    # --- entries that kill -------------------------------------------------------------------
+
+    def _suspect(self) -> int:
+        marker = self.marker
+        if marker is None or marker.deaths < self._poison_crashes:
+            return 0
+        return marker.suspect
+
+    async def _await_skip(self, index: LogIndex) -> None:
+        """Look ahead for the agreed skip of ``index``, however long it takes to be agreed."""
+        deaths = self.marker.deaths if self.marker is not None else 0
+        self.poisoned = index
+        self._world.events.emit(EntryPoisoned(level="error", index=index, crashes=deaths))
+        async for batch in self._log.read(LogIndex(index + 1)):
+            for at, entry in enumerate(batch.entries, batch.first):
+                header, body = unpack_entry(entry, at)
+                if header.kind == Kind.SKIP and decode_skip(body, at).index == index:
+                    return
+        raise TrimmedError(f"the log ended while entry {index} waited for its skip", first=index)
+
+    def _pass_over(self, index: int) -> None:
+        self.poisoned = 0
+        self._system.skip(index)
+        self._world.events.emit(EntrySkipped(level="warning", index=index))

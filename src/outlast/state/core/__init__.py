@@ -1,0 +1,1 @@
+"""Rules of state: entries, sessions, authority, log time, digests. Pure."""

@@ -1,0 +1,607 @@
+"""One replica: a user's machine and the system machine on a log.
+
+Commands come in as bytes, gather into entries, are appended, and are answered when the entry
+is applied *here*: a reply always tells what every replica computes for it. Reads ask the log
+for its tail first and wait until this replica has got there. Checkpoints are cut at agreed
+indices and written beside the work; the log goes below the older of two verified ones.
+
+The parts: :mod:`.batcher` (in), :mod:`.applier` (the loop), :mod:`.snapshotter` (checkpoints),
+:mod:`.core.system` (every rule). This file joins them and holds the role ``system``.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from outlast.kernel import (
+    ConfigError,
+    Deadline,
+    DeadlineError,
+    DivergedError,
+    FencedError,
+    IndefiniteError,
+    LogFailedError,
+    LogIndex,
+    OutlastError,
+    ReplicaId,
+    TaskHandle,
+    TooLateError,
+    UnavailableError,
+    World,
+)
+from outlast.log import Authority, Log, SnapshotRef
+from outlast.state.applier import Applier
+from outlast.state.batcher import Batcher
+from outlast.state.context import Context
+from outlast.state.core.authority import SYSTEM
+from outlast.state.core.envelope import (
+    FORMAT,
+    Header,
+    Kind,
+    check_version,
+    pack_commands,
+    pack_entry,
+)
+from outlast.state.core.log_time import HolderClock
+from outlast.state.core.operation import (
+    Announce,
+    Configure,
+    Fence,
+    MarkBody,
+    Operation,
+    Raise,
+    Register,
+    Resolve,
+    SkipBody,
+    SystemBody,
+    TakeEpoch,
+    encode_body,
+)
+from outlast.state.core.reply import OK, Reply, decode_error
+from outlast.state.core.session import Kept
+from outlast.state.core.system import Applied, SystemMachine
+from outlast.state.events import (
+    DigestDiffered,
+    ReplicaFailed,
+    SessionsExpired,
+    SystemRoleTaken,
+)
+from outlast.state.poison import ApplyMarker
+from outlast.state.reads import ReadRounds
+from outlast.state.runner import Runner
+from outlast.state.settings import ReplicaSettings
+from outlast.state.snapshot_store import DiskSnapshotStore
+from outlast.state.snapshotter import Snapshotter
+
+Consistency = Literal["linearizable", "stale"]
+
+_NS = 1_000_000_000
+_TAKE_ATTEMPTS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaStatus:
+    """What a replica knows of itself. Indices are of the log; times in nanoseconds."""
+
+    me: str
+    applied: int
+    digest: bytes
+    digests: tuple[tuple[int, bytes], ...]
+    log_time_ns: int
+    age_ns: int
+    system_epoch: int
+    system_holder: str
+    holds_system: bool
+    machine_version: int
+    session_count: int
+    key_count: int
+    lease_count: int
+    replicas: tuple[str, ...]
+    waiting_count: int
+    pending_bytes: int
+    entry_count: int
+    command_count: int
+    snapshot: SnapshotRef | None
+    snapshot_busy: bool
+    log_first: int
+    poisoned: int
+    failure: str
+
+
+class Replica:
+    """A machine on a log. Driven from one event loop; not thread-safe.
+
+    Args:
+        world: Clock, timers, storage, tasks.
+        log: An open log, which the caller closes after :meth:`stop`.
+        runner: The user's machine.
+        store: Where snapshots are kept; ``None`` for a log in memory, which is then trimmed
+            behind the applied index instead.
+        me: This replica; with its incarnation, so that no other start is taken for it.
+        settings: See :class:`ReplicaSettings`.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        log: Log,
+        runner: Runner,
+        store: DiskSnapshotStore | None,
+        *,
+        me: ReplicaId,
+        settings: ReplicaSettings | None = None,
+    ) -> None:
+        settings = settings or ReplicaSettings()
+        check_version(runner.spec.version)
+        self.me = me
+        self.settings = settings
+        self.failure: BaseException | None = None
+        self._world = world
+        self._log = log
+        self._runner = runner
+        self._store = store
+        self._clock = HolderClock()
+        self.system = SystemMachine(runner.execute, Context, supported=runner.spec.version)
+        self._batcher = Batcher(world, log, self._pack, settings)
+        self._applier = Applier(
+            world,
+            log,
+            self.system,
+            take_changes=runner.take_changes,
+            settings=settings,
+            deliver=self._deliver,
+            failed=self._fail,
+        )
+        self._reads = ReadRounds(world, log, self._applier)
+        self._snapshotter: Snapshotter | None = None
+        if store is not None:
+            self._snapshotter = Snapshotter(
+                world, log, self.system, runner, store, cluster=settings.cluster
+            )
+        self._requests: dict[int, asyncio.Future[Kept]] = {}
+        self._request = world.prng.bits64() >> 2
+        self._tasks: list[TaskHandle] = []
+        self._failed: asyncio.Future[BaseException] | None = None
+        self._installing = asyncio.Lock()
+        self._stopping = False
+
+    def __repr__(self) -> str:
+        return f"<Replica {self.me} of {self._runner.spec.name} at {self.applied}>"
+
+    @property
+    def applied(self) -> int:
+        """Index up to which the log is applied here."""
+        return self._applier.passed
+
+    # --- life --------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Restore the newest whole snapshot and begin to apply the log after it.
+
+        Returns before the log is applied to its end; see :meth:`catch_up`.
+
+        Raises:
+            DataError: The snapshot is of another cluster, machine, schema or newer version.
+        """
+        self._failed = asyncio.get_running_loop().create_future()
+        if self._store is not None:
+            await self._store.open()
+            marker = ApplyMarker(self._world, self._store.directory)
+            self._applier.marker = marker
+            suspected = marker.deaths >= self.settings.poison_crashes
+            snapshotter = self._snapshotter
+            if snapshotter is not None:
+                without = marker.suspect if suspected else 0
+                await self._world.offload.run("restore", lambda: snapshotter.load_newest(without))
+            self._store.installer = self._install
+        self._applier.start()
+        self._tasks = [
+            self._world.spawn.task(self._hold_role(), name="state-role"),
+            self._world.spawn.task(self._tick(), name="state-tick"),
+        ]
+
+    async def stop(self) -> None:
+        """Stop applying; what is under way ends as indefinite, what waited as definite."""
+        self._stopping = True
+        if self._store is not None:
+            self._store.installer = None
+        for task in self._tasks:
+            task.cancel()
+        await self._applier.stop()
+        self._end(UnavailableError("this replica is stopping", retry_after=0.1))
+        if self._applier.marker is not None:
+            self._applier.marker.close()
+            self._applier.marker = None
+
+    async def wait_failed(self) -> BaseException:
+        """Wait until this replica has failed, and return why; the node should then stop."""
+        if self._failed is None:
+            raise ConfigError("wait_failed before start()")
+        return await asyncio.shield(self._failed)
+
+    async def catch_up(self, *, deadline: Deadline) -> int:
+        """Wait until all that was committed when this was called is applied here.
+
+        Raises:
+            DeadlineError: Nothing was changed.
+            ElsewhereError: Definite. The log's tail must be asked of another replica.
+        """
+        index: int = await self._within(self._reads.wait(deadline), deadline)
+        return index
+
+    # --- commands ----------------------------------------------------------------------------
+
+    def submit(self, body: bytes, reply: Callable[[bytes], None]) -> None:
+        """Take one encoded :class:`.Command`; ``reply`` is called once with a :class:`.Reply`.
+
+        May call ``reply`` at once. All commands of one turn of the loop share an entry. A
+        repeat gets the recorded reply, or waits for the apply of the first. Errors are
+        replies too: definite ones (not the leader, full, too large, session expired) and
+        indefinite ones (deadline, log failed).
+        """
+        self._batcher.submit(body, reply, self.system.sessions)
+
+    async def register(
+        self, ttl: float = 0.0, *, label: str = "", deadline: Deadline | None = None
+    ) -> int:
+        """Open a session and return its id. ``ttl`` in seconds of log time, 0 the default.
+
+        Raises:
+            ElsewhereError: Definite. Another replica takes appends.
+            DeadlineError: Indefinite; an unused session expires by itself.
+        """
+        operation = Register(int(ttl * _NS), label)
+        session: int = await self.operate(operation, deadline=deadline)
+        return session
+
+    async def resolve(self, session: int, seq: int, *, deadline: Deadline | None = None) -> Reply:
+        """Return the reply recorded for ``seq``, or bar it for ever.
+
+        After this the request is decided: its own reply, or ``BarredError`` as the reply
+        (definite). ``SessionExpiredError`` as the reply leaves it undecided.
+        """
+        kept = await self._operate(Resolve(session, seq), None, deadline)
+        return Reply(kept.status, kept.index, kept.digest, kept.body)
+
+    async def query(
+        self,
+        name: str,
+        args: bytes,
+        consistency: Consistency = "linearizable",
+        *,
+        deadline: Deadline | None = None,
+    ) -> Reply:
+        """Run one query here.
+
+        ``linearizable`` sees every command that was answered before this was called, wherever
+        it was answered. ``stale`` sees what is applied here; ``age_ns`` of the reply is how
+        long ago this replica last learnt something.
+
+        Raises:
+            ElsewhereError: Definite. Ask another replica.
+            UnavailableError: Definite. No majority answers.
+            DeadlineError: Nothing was changed.
+            ConfigError: Definite. Unknown consistency.
+        """
+        if consistency == "linearizable":
+            deadline = deadline or self._deadline()
+            await self._within(self._reads.wait(deadline), deadline)
+            age_ns = 0
+        elif consistency == "stale":
+            age_ns = self._world.clock.monotonic_ns() - self._applier.fresh_ns
+        else:
+            raise ConfigError(f"consistency {consistency!r}; it must be 'linearizable' or 'stale'")
+        if self.failure is not None:
+            raise UnavailableError(f"this replica has failed: {self.failure}")
+        system = self.system
+        version = system.members.machine_version or self._runner.spec.version
+        context = Context(system.time.wall_ns, system.index, 0, version)
+        status, body = self._runner.query(name, args, context)
+        return Reply(status, self.applied, system.digest, body, age_ns)
+
+    # --- the system machine --------------------------------------------------------------------
+
+    async def operate(
+        self,
+        operation: Operation,
+        *,
+        fence: Fence | None = None,
+        deadline: Deadline | None = None,
+    ) -> Any:
+        """Append a system operation and return its result, as plain data.
+
+        Raises:
+            OutlastError: What the operation answered, or what the append ended with.
+        """
+        kept = await self._operate(operation, fence, deadline)
+        if kept.status != OK:
+            raise decode_error(Reply(kept.status, kept.index, kept.digest, kept.body))
+        return msgspec.msgpack.decode(kept.body)
+
+    async def announce(self, row: Announce, *, deadline: Deadline | None = None) -> None:
+        """Write a replica's row, then raise the active versions if all support more."""
+        if self.system.members.rows.get(row.replica) != row:
+            await self.operate(row, deadline=deadline)
+        members = self.system.members
+        if members.may_raise():
+            machine, format_ = members.supported()
+            await self.operate(Raise(machine, format_), deadline=deadline)
+
+    async def skip(self, index: int, *, deadline: Deadline | None = None) -> None:
+        """Let every replica pass the entry at ``index`` without executing it.
+
+        To be called only for an entry that stopped a majority: replicas that executed it will
+        find that they differ, and start again from a snapshot below it.
+        """
+        body = encode_body(SkipBody(index))
+        await self._append(Kind.SKIP, body, deadline or self._deadline())
+
+    async def checkpoint(self, *, deadline: Deadline | None = None) -> SnapshotRef:
+        """Let every replica cut a checkpoint now; return this one's when it is verified.
+
+        Raises:
+            ConfigError: Definite. This replica keeps no snapshots.
+            OutlastError: Why it could not be written.
+        """
+        store, snapshotter = self._store, self._snapshotter
+        if store is None or snapshotter is None:
+            raise ConfigError("this replica has no snapshot store")
+        deadline = deadline or self._deadline()
+        while snapshotter.is_busy():
+            await self._within(self._checkpoint_done(snapshotter, raise_=False), deadline)
+        at, digest = self._applier.digests[-1] if self._applier.digests else (0, b"")
+        body = encode_body(MarkBody(self.me, at, digest))
+        index = await self._append(Kind.MARK, body, deadline)
+        await self._within(self._applier.wait(index), deadline)
+        if snapshotter.is_busy():
+            await self._within(self._checkpoint_done(snapshotter, raise_=True), deadline)
+        ref = store.latest()
+        if ref is None:
+            raise UnavailableError("the checkpoint could not be written; see the events")
+        return ref
+
+    def status(self) -> ReplicaStatus:
+        """Return a picture of this replica now."""
+        system, applier = self.system, self._applier
+        row = system.authority.epochs.get(SYSTEM)
+        return ReplicaStatus(
+            me=self.me,
+            applied=self.applied,
+            digest=system.digest,
+            digests=tuple(applier.digests),
+            log_time_ns=system.time.ns,
+            age_ns=self._world.clock.monotonic_ns() - applier.fresh_ns,
+            system_epoch=row.epoch if row else 0,
+            system_holder=row.holder if row else "",
+            holds_system=self._clock.epoch != 0,
+            machine_version=system.members.machine_version,
+            session_count=len(system.sessions),
+            key_count=len(system.keys),
+            lease_count=len(system.authority.leases),
+            replicas=tuple(system.members.rows),
+            waiting_count=self._batcher.waiting_count,
+            pending_bytes=self._batcher.pending_bytes,
+            entry_count=self._batcher.entry_count,
+            command_count=self._batcher.command_count,
+            snapshot=self._store.latest() if self._store is not None else None,
+            snapshot_busy=self._snapshotter is not None and self._snapshotter.is_busy(),
+            log_first=self._log.first,
+            poisoned=applier.poisoned,
+            failure=str(self.failure) if self.failure is not None else "",
+        )
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _deadline(self) -> Deadline:
+        now_ns = self._world.clock.monotonic_ns()
+        return Deadline.after(self.settings.append_seconds, now_ns)
+
+    def _stamps(self) -> tuple[int, int, int, int]:
+        """Return machine version, system epoch, log time and wall time for an entry."""
+        clock = self._world.clock
+        version = self.system.members.machine_version or self._runner.spec.version
+        epoch = self._clock.epoch
+        return version, epoch, self._clock.stamp(clock.monotonic_ns()), clock.wall_ns()
+
+    def _pack(self, bodies: list[bytes]) -> bytes:
+        version, epoch, log_time_ns, wall_ns = self._stamps()
+        return pack_commands(
+            bodies,
+            machine_version=version,
+            system_epoch=epoch,
+            log_time_ns=log_time_ns,
+            wall_ns=wall_ns,
+        )
+
+    async def _append(self, kind: Kind, body: bytes, deadline: Deadline) -> LogIndex:
+        version, epoch, log_time_ns, wall_ns = self._stamps()
+        header = Header(kind, version, 0, epoch, log_time_ns, wall_ns)
+        return await self._log.append(pack_entry(header, body), deadline=deadline)
+
+    async def _operate(
+        self, operation: Operation, fence: Fence | None, deadline: Deadline | None
+    ) -> Kept:
+        if self.failure is not None or self._stopping:
+            raise UnavailableError(f"this replica has stopped: {self.failure or 'stop()'}")
+        deadline = deadline or self._deadline()
+        self._request += 1
+        request = self._request
+        future: asyncio.Future[Kept] = asyncio.get_running_loop().create_future()
+        self._requests[request] = future
+        try:
+            body = encode_body(SystemBody(request, operation, fence))
+            await self._append(Kind.SYSTEM, body, deadline)
+            kept: Kept = await self._within(future, deadline)
+            return kept
+        finally:
+            self._requests.pop(request, None)
+
+    async def _within(self, waited: Any, deadline: Deadline) -> Any:
+        """Wait for ``waited``, but not past ``deadline``."""
+        now_ns = self._world.clock.monotonic_ns()
+        if deadline.passed(now_ns):
+            if asyncio.iscoroutine(waited):
+                waited.close()
+            raise TooLateError("the deadline has passed")
+        try:
+            async with asyncio.timeout(deadline.left(now_ns)):
+                return await waited
+        except DeadlineError:
+            raise
+        except TimeoutError as error:
+            raise DeadlineError("the deadline passed before it was applied here") from error
+
+    def _deliver(self, index: int, header: Header, applied: Applied) -> None:
+        """Hand out what applying one entry gave. Called between two entries."""
+        if applied.commands:
+            self._batcher.deliver(applied.commands, applied.replies)
+        elif header.kind == Kind.SYSTEM:
+            future = self._requests.get(applied.request)
+            if future is not None and not future.done():
+                future.set_result(applied.replies[0])
+            if self._clock.epoch and self.system.authority.current(SYSTEM) != self._clock.epoch:
+                self._clock.end()
+        elif applied.mark is not None:
+            self._compare(applied.mark)
+        if applied.expired:
+            self._world.events.emit(SessionsExpired(count=len(applied.expired), index=index))
+        if applied.cut:
+            self._cut(index)
+
+    def _compare(self, mark: MarkBody) -> None:
+        own = dict(self._applier.digests).get(mark.index)
+        if own is not None and own != mark.digest:
+            event = DigestDiffered(level="error", index=mark.index, replica=mark.replica)
+            self._world.events.emit(event)
+
+    def _cut(self, index: int) -> None:
+        if self._snapshotter is not None:
+            self._snapshotter.cut()
+        else:
+            self._world.spawn.task(self._log.trim(LogIndex(index + 1)), name="state-trim")
+
+    async def _checkpoint_done(self, snapshotter: Snapshotter, *, raise_: bool) -> None:
+        future: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+        snapshotter.when_done(lambda error: None if future.done() else future.set_result(error))
+        error = await future
+        if error is not None and raise_:
+            raise error
+
+    def _fail(self, error: BaseException) -> None:
+        """Stop: the state may be wrong from here on, and must not be served or saved."""
+        if self.failure is not None or self._stopping:
+            return
+        self.failure = error
+        marker = self._applier.marker
+        if isinstance(error, DivergedError) and self.system.diverged_at and marker is not None:
+            marker.accuse(self.system.diverged_at, self.settings.poison_crashes)
+        for task in self._tasks:
+            task.cancel()
+        self._world.events.emit(
+            ReplicaFailed(
+                level="error", index=self.system.index, reason=f"{type(error).__name__}: {error}"
+            )
+        )
+        self._end(UnavailableError(f"this replica has failed: {error}"))
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_result(error)
+
+    def _end(self, error: OutlastError) -> None:
+        self._clock.end()
+        self._batcher.stop(error)
+        unknown = LogFailedError(f"the replica stopped while it was under way: {error}")
+        for future in self._requests.values():
+            if not future.done():
+                future.set_exception(unknown)
+                future.exception()
+        self._applier.reject(error)
+
+    # --- role `system` -------------------------------------------------------------------------
+
+    async def _hold_role(self) -> None:
+        """Take role ``system`` whenever this replica is the one that appends."""
+        log = self._log
+        if not isinstance(log, Authority):
+            await self._take_role(lambda: True)
+            return
+        async for change in log.authority_changes():
+            if change.mine:
+                await self._take_role(lambda: log.authority.mine)
+            else:
+                self._clock.end()
+
+    async def _take_role(self, mine: Callable[[], bool]) -> None:
+        expect = self.system.authority.current(SYSTEM)
+        for _ in range(_TAKE_ATTEMPTS):
+            if not mine():
+                return
+            try:
+                epoch = await self.operate(TakeEpoch(SYSTEM, expect, self.me))
+            except FencedError as error:
+                expect = error.epoch
+            except IndefiniteError:
+                expect = self.system.authority.current(SYSTEM)
+            except OutlastError:
+                await self._world.timers.sleep(self.settings.tick_seconds / 4)
+                expect = self.system.authority.current(SYSTEM)
+            else:
+                if self.system.authority.current(SYSTEM) == epoch:
+                    now_ns = self._world.clock.monotonic_ns()
+                    self._clock.begin(epoch, self.system.time.ns, now_ns)
+                    self._world.events.emit(SystemRoleTaken(epoch=epoch))
+                    await self._settle_in()
+                return
+
+    async def _settle_in(self) -> None:
+        """What the holder sees to: its own row, the limits, the versions."""
+        row = Announce(
+            self.me,
+            self.settings.address,
+            self.settings.zone,
+            self._runner.spec.version,
+            FORMAT,
+        )
+        try:
+            await self.announce(row)
+            limits = self.settings.limits
+            if limits is not None and limits != self.system.limits:
+                await self.operate(Configure(limits))
+        except OutlastError:
+            return  # not the holder any more, or the log is full: the next holder does it
+
+    async def _tick(self) -> None:
+        """Move log time while something waits for it and no other entry does."""
+        settings = self.settings
+        while True:
+            await self._world.timers.sleep(settings.tick_seconds)
+            due_ns = self.system.next_expiry_ns()
+            stamp_ns = self._clock.stamp(self._world.clock.monotonic_ns())
+            if due_ns is None or not stamp_ns:
+                continue
+            lag_ns = stamp_ns - self.system.time.ns
+            if due_ns <= stamp_ns or lag_ns >= settings.tick_seconds_max * _NS:
+                try:
+                    await self._append(Kind.TICK, b"", self._deadline())
+                except OutlastError:
+                    continue
+
+    # --- snapshots from elsewhere ----------------------------------------------------------------
+
+    async def _install(self, ref: SnapshotRef) -> None:
+        """Replace the state by a snapshot that the engine received (it is published here)."""
+        snapshotter = self._snapshotter
+        if snapshotter is None:
+            raise ConfigError("this replica has no snapshot store")
+        async with self._installing:
+            if ref.index <= self.system.index:
+                return
+            await self._applier.stop()
+            await self._world.offload.run("restore", lambda: snapshotter.load(ref))
+            self._batcher.settle(
+                self.system.sessions,
+                IndefiniteError("a snapshot took the place of the entries that would tell"),
+            )
+            self._applier.start()
