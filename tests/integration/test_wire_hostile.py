@@ -181,10 +181,13 @@ def run(story: Callable[[World], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-async def until(condition: Callable[[], object]) -> None:
+async def until(condition: Callable[[], object]) -> int:
     """Let the loop turn until it holds; the story's own timeout bounds it."""
+    turns = 0
     while not condition():
         await asyncio.sleep(0)
+        turns += 1
+    return turns
 
 
 def good_hello(**changes: Any) -> bytes:

@@ -1,0 +1,1 @@
+"""Rules of protection: pure deciders that are given the time and the draws."""

@@ -1,0 +1,124 @@
+"""``with deadline(seconds):`` bounds everything inside, calls of calls included."""
+
+import asyncio
+import math
+from contextvars import Token
+from types import TracebackType
+from typing import Any
+
+from outlast.kernel import (
+    ConfigError,
+    Deadline,
+    DeadlineError,
+    TimerHandle,
+    current_deadline,
+    current_world,
+)
+
+
+class deadline:
+    """Bound a block by time, and hand the bound down to the calls inside.
+
+    Inside a task of an event loop the block is cancelled when time is up, and raises
+    ``DeadlineError``, whatever waits inside. Without a loop nothing interrupts the block: the
+    calls of outlast inside it read the deadline and keep to it.
+
+    Nested deadlines only shorten; the one that is shorter raises. Usable with ``with`` and
+    ``async with``. Not reusable and not to be shared between tasks.
+
+    Args:
+        seconds: Length of the block, in seconds; 0 or less has already passed.
+
+    Raises:
+        DeadlineError: Indefinite. Time was up inside the block.
+        ConfigError: ``seconds`` is not a number.
+
+    Attributes:
+        at: The instant that counts inside: the earlier of this one and the context's.
+        expired: Whether this deadline ended its block.
+    """
+
+    __slots__ = (
+        "_cancelling", "_fired", "_own", "_seconds", "_task", "_timer", "_token", "at", "expired"
+    )  # fmt: skip
+
+    def __init__(self, seconds: float) -> None:
+        try:
+            self._seconds = float(seconds)
+        except (TypeError, ValueError):
+            self._seconds = math.nan
+        if math.isnan(self._seconds):
+            raise ConfigError(f"deadline: {seconds!r} is not a number of seconds")
+        self._token: Token[Deadline | None] | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._timer: TimerHandle | None = None
+        self._fired = False
+        self._own = False
+        self._cancelling = 0
+        self.at = Deadline.never()
+        self.expired = False
+
+    def __enter__(self) -> "deadline":
+        """Set the deadline."""
+        if self._token is not None:
+            raise RuntimeError("deadline: this object was entered before; make another one")
+        world = current_world()
+        outer = current_deadline.get()
+        mine = (
+            Deadline.never()
+            if self._seconds == float("inf")
+            else Deadline.after(self._seconds, world.clock.monotonic_ns())
+        )
+        self._own = outer is None or mine < outer
+        self.at = mine if outer is None else mine.earlier(outer)
+        self._token = current_deadline.set(self.at)
+        if self._own and not mine.endless:
+            self._task = _current_task()
+            if self._task is not None:
+                self._cancelling = self._task.cancelling()
+                self._timer = world.timers.call_at(mine.at_ns, self._fire)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Restore the outer deadline; turn our own cancellation into ``DeadlineError``."""
+        if self._token is not None:
+            current_deadline.reset(self._token)
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._fired or self._task is None:
+            return
+        # Cancelled by us and by nobody else: as asyncio.timeout counts it.
+        ours = self._task.uncancel() <= self._cancelling
+        if ours and isinstance(error, asyncio.CancelledError):
+            self.expired = True
+            raise DeadlineError(f"deadline of {self._seconds} s passed") from error
+
+    async def __aenter__(self) -> "deadline":
+        """Set the deadline."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Restore the outer deadline; see :meth:`__exit__`."""
+        self.__exit__(kind, error, trace)
+
+    def _fire(self) -> None:
+        self._fired = True
+        if self._task is not None:
+            self._task.cancel()
+
+
+def _current_task() -> "asyncio.Task[Any] | None":
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
