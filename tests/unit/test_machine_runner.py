@@ -30,6 +30,9 @@ class Short(CommandError):
         self.missing = missing
 
 
+Anything = bool | int | str | list[int] | None
+
+
 class Strange:
     pass
 
@@ -188,7 +191,7 @@ def test_a_table_takes_only_its_types_and_the_command_is_undone() -> None:
     runner = make(a=1)
     with pytest.raises(CommandError, match=r"Table 'balances': str '7' is not int") as caught:
         call(runner, "put", "wrong", 7)
-    assert caught.value.type_name == "TypeError"
+    assert caught.value.type_name == "MisuseError"
     assert runner.machine.balances == {"a": 1}  # type: ignore[attr-defined]
 
 
@@ -200,9 +203,7 @@ def test_a_key_set_anew_after_deletion_stands_at_the_end_and_a_table_can_be_retu
 
 def test_a_command_of_a_later_version_waits_until_it_is_in_force() -> None:
     runner = make()
-    with pytest.raises(
-        CommandTypeError, match="Bank.later needs version 2; version 1 is in force"
-    ):
+    with pytest.raises(CommandTypeError, match=r"Bank.later needs version 2; version 1 is in"):
         call(runner, "later")
     assert call(runner, "later", version=2) == 2
 

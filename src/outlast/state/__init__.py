@@ -5,6 +5,8 @@ Importing this needs msgspec; ``import outlast`` does it only when one of the na
 
 from outlast.state.context import CommandRandom, Context
 from outlast.state.faults import decode_error, encode_error
+from outlast.state.lint import Finding, lint_machine
+from outlast.state.loader import load_machine
 from outlast.state.machine import Operation, StateMachine, command, query
 from outlast.state.runner import Runner
 from outlast.state.spec import CommandSpec, FieldSpec, MachineSpec, machine_spec
@@ -15,6 +17,7 @@ __all__ = [
     "CommandSpec",
     "Context",
     "FieldSpec",
+    "Finding",
     "MachineSpec",
     "Operation",
     "Runner",
@@ -23,6 +26,8 @@ __all__ = [
     "command",
     "decode_error",
     "encode_error",
+    "lint_machine",
+    "load_machine",
     "machine_spec",
     "query",
 ]

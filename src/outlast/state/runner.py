@@ -26,7 +26,7 @@ from outlast.state.machine import StateMachine
 from outlast.state.restore import restored
 from outlast.state.spec import MachineSpec
 from outlast.state.table import HOLED, Table, Undo, roll_back, settle
-from outlast.state.values import shown, type_text
+from outlast.state.values import MisuseError, shown, type_text
 
 _encode = msgspec.msgpack.Encoder().encode
 _physical = dict.__getitem__
@@ -139,7 +139,7 @@ class Runner:
             body = _encode(plan.call(self.machine, given))
             if undo:
                 table = undo[0][0]._shape.name
-                raise TypeError(
+                raise MisuseError(
                     f"query {self.spec.name}.{name} changed Table {table!r}; make it a command"
                 )
             return 0, body
@@ -169,7 +169,7 @@ class Runner:
         )
 
     def _replaced(self, plan: CommandSpec, field: str) -> NoReturn:
-        raise TypeError(
+        raise MisuseError(
             f"{self.spec.name}.{plan.name} replaced Table {field!r}, which could not be taken "
             f"back; change it in place (clear, update)"
         )

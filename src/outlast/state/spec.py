@@ -21,7 +21,15 @@ from outlast.kernel import CommandError, CommandTypeError, ConfigError
 from outlast.state.commands import CommandSpec, command_spec
 from outlast.state.machine import Kind, Operation, StateMachine
 from outlast.state.table import Table
-from outlast.state.values import changeable, checker, describe, is_value, refusal, type_text
+from outlast.state.values import (
+    MisuseError,
+    changeable,
+    checker,
+    describe,
+    is_value,
+    refusal,
+    type_text,
+)
 
 _MUTABLE = (dict, list, set, frozenset, bytearray, deque)
 _EXACT = (int, str, bytes, float, bool)
@@ -59,14 +67,14 @@ class TableShape:
     check_value: Callable[[Any], None]
 
     def check(self, key: Any, value: Any) -> None:
-        """Raise ``TypeError`` unless the pair is of the field's types."""
+        """Raise :class:`MisuseError` unless the pair is of the field's types."""
         try:
             if type(key) is not self.key_type:
                 self.check_key(key)
             if type(value) is not self.value_type:
                 self.check_value(value)
         except TypeError as error:
-            raise TypeError(f"Table {self.name!r}: {error}") from None
+            raise MisuseError(f"Table {self.name!r}: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True)

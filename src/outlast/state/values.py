@@ -189,6 +189,13 @@ def is_value(kind: Any) -> bool:
     return isinstance(_shape(kind), _SCALARS) or changeable(kind) is None
 
 
+class MisuseError(TypeError):
+    """A command broke a rule of machines, such as a Table's types. Its answer names the rule.
+
+    It is an answer like any exception: the Tables are as before. ``check_machine`` fails on it.
+    """
+
+
 def checker(kind: Any) -> Callable[[Any], None]:
     """Return a function that raises ``TypeError`` when a value is not of ``kind``."""
 

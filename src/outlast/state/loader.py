@@ -1,0 +1,129 @@
+"""From ``bank.py:Bank`` on a command line to the class, with one line when it does not work."""
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from outlast.kernel import ConfigError
+from outlast.state.machine import StateMachine
+from outlast.state.spec import machine_spec
+
+READY = {"kv": "outlast.state.ready.kv:Kv"}
+"""Machines that are served by a short name."""
+
+
+def load_machine(target: str) -> type[StateMachine]:
+    """Return the machine class that ``target`` names, checked by :func:`machine_spec`.
+
+    Args:
+        target: ``path/bank.py:Bank``, ``package.module:Bank``, or a ready machine (``kv``). The
+            class may be left out when the file has exactly one. The file's directory is put
+            first on ``sys.path``, so that it can import its neighbours.
+
+    Raises:
+        ConfigError: No such file, module or class (close names are offered), not a
+            StateMachine, the file itself raised (its line is named), or the class is refused.
+    """
+    place, _, name = READY.get(target, target).rpartition(":")
+    if not place:
+        place, name = name, ""
+    elif name.endswith(".py"):
+        place, name = f"{place}:{name}", ""
+    module = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
+    cls = _chosen(place, name, module)
+    machine_spec(cls)
+    return cls
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        folder = path.parent
+        near = get_close_matches(path.name, [p.name for p in folder.glob("*.py")] or [], 1, 0.5)
+        hint = f"; did you mean {folder / near[0]}?" if near else "; write FILE.py:Class"
+        raise ConfigError(f"{path}: no such file{hint}")
+    path = path.resolve()
+    name = path.stem
+    kept = sys.modules.get(name)
+    if kept is not None:
+        file = getattr(kept, "__file__", None)
+        if file is not None and Path(file).resolve() == path:
+            return kept
+        name = f"outlast_machine_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} cannot be imported as Python; write FILE.py:Class")
+    module = importlib.util.module_from_spec(spec)
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, ConfigError) or not isinstance(error, Exception | SystemExit):
+            raise
+        raise ConfigError(_import_line(error, str(path))) from error
+    return module
+
+
+def _from_name(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ConfigError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            ready = ", ".join(READY)
+            raise ConfigError(
+                f"{name!r}: no such module, and no ready machine (there is: {ready}); write "
+                f"FILE.py:Class"
+            ) from None
+        raise ConfigError(_import_line(error, "")) from error
+    except Exception as error:
+        raise ConfigError(_import_line(error, "")) from error
+
+
+def _import_line(error: BaseException, file: str) -> str:
+    """Say what the user's file raised, at the deepest line that is in it."""
+    said = f"{type(error).__name__}: {error}".partition("\n")[0].rstrip(": ")
+    if isinstance(error, SyntaxError):
+        return f"{Path(error.filename or file).name}:{error.lineno}: SyntaxError: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    frames[:] = [frame for frame in frames if "importlib" not in frame.filename]
+    own = [frame for frame in frames if not file or Path(frame.filename) == Path(file)]
+    for frame in reversed(own or frames):
+        return f"{Path(frame.filename).name}:{frame.lineno}: {said}"
+    return f"{file}: {said}"
+
+
+def _chosen(place: str, name: str, module: ModuleType) -> type[StateMachine]:
+    machines = {
+        key: value
+        for key, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, StateMachine)
+        and value.__module__ == module.__name__
+    }
+    if not name:
+        if len(machines) == 1:
+            return next(iter(machines.values()))
+        found = ", ".join(machines) or "none"
+        raise ConfigError(f"{place}: which class? It has these StateMachines: {found}")
+    cls: Any = vars(module).get(name)
+    if cls is None:
+        known = [key for key, value in vars(module).items() if isinstance(value, type)]
+        near = get_close_matches(name, [*machines, *known], 1, 0.5)
+        if near:
+            hint = f"did you mean {near[0]}?"
+        else:
+            hint = f"it has these StateMachines: {', '.join(machines) or 'none'}"
+        raise ConfigError(f"{place}: no class {name!r}; {hint}")
+    if not (isinstance(cls, type) and issubclass(cls, StateMachine)):
+        advice = f"write class {name}(StateMachine)"
+        raise ConfigError(f"{place}:{name} is not a StateMachine; {advice}")
+    return cls
