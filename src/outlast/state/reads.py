@@ -1,13 +1,38 @@
 """Linearizable reads: one question to the log answers all that asked before it was put."""
 
 import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
 
-from outlast.kernel import Deadline, OutlastError, World
+from outlast.kernel import Deadline, DeadlineError, OutlastError, TooLateError, World
 from outlast.log import Log
 from outlast.state.applier import Applier
 
 _NS = 1_000_000_000
 _ROUND_SECONDS = 10.0
+
+T = TypeVar("T")
+
+
+async def within(world: World, waited: Awaitable[T], deadline: Deadline) -> T:
+    """Wait for ``waited``, but not past ``deadline``.
+
+    Raises:
+        TooLateError: Definite. The deadline had passed already.
+        DeadlineError: Indefinite. It passed during the wait.
+    """
+    now_ns = world.clock.monotonic_ns()
+    if deadline.passed(now_ns):
+        if asyncio.iscoroutine(waited):
+            waited.close()
+        raise TooLateError("the deadline has passed")
+    try:
+        async with asyncio.timeout(deadline.left(now_ns)):
+            return await waited
+    except DeadlineError:
+        raise
+    except TimeoutError as error:
+        raise DeadlineError("the deadline passed before it was applied here") from error
 
 
 class ReadRounds:

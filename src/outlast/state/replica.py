@@ -11,7 +11,6 @@ The parts: :mod:`.batcher` (in), :mod:`.applier` (the loop), :mod:`.snapshotter`
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -19,26 +18,22 @@ import msgspec
 from outlast.kernel import (
     ConfigError,
     Deadline,
-    DeadlineError,
     DivergedError,
-    FencedError,
     IndefiniteError,
     LogFailedError,
     LogIndex,
     OutlastError,
     ReplicaId,
     TaskHandle,
-    TooLateError,
     UnavailableError,
     World,
 )
-from outlast.log import Authority, Log, SnapshotRef
+from outlast.log import Log, SnapshotRef
 from outlast.state.applier import Applier
 from outlast.state.batcher import Batcher
 from outlast.state.context import Context
 from outlast.state.core.authority import SYSTEM
 from outlast.state.core.envelope import (
-    FORMAT,
     Header,
     Kind,
     check_version,
@@ -48,71 +43,39 @@ from outlast.state.core.envelope import (
 from outlast.state.core.log_time import HolderClock
 from outlast.state.core.operation import (
     Announce,
-    Configure,
     Fence,
     MarkBody,
     Operation,
-    Raise,
     Register,
     Resolve,
     SkipBody,
     SystemBody,
-    TakeEpoch,
     encode_body,
 )
-from outlast.state.core.reply import OK, Reply, decode_error
+from outlast.state.core.reply import OK, Reply, decode_reply_error
 from outlast.state.core.session import Kept
 from outlast.state.core.system import Applied, SystemMachine
 from outlast.state.events import (
     DigestDiffered,
     ReplicaFailed,
     SessionsExpired,
-    SystemRoleTaken,
 )
 from outlast.state.poison import ApplyMarker
-from outlast.state.reads import ReadRounds
+from outlast.state.reads import ReadRounds, within
+from outlast.state.role import SystemRole, own_row
 from outlast.state.runner import Runner
 from outlast.state.settings import ReplicaSettings
 from outlast.state.snapshot_store import DiskSnapshotStore
 from outlast.state.snapshotter import Snapshotter
+from outlast.state.status import ReplicaStatus
 
 Consistency = Literal["linearizable", "stale"]
 
 _NS = 1_000_000_000
-_TAKE_ATTEMPTS = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplicaStatus:
-    """What a replica knows of itself. Indices are of the log; times in nanoseconds."""
-
-    me: str
-    applied: int
-    digest: bytes
-    digests: tuple[tuple[int, bytes], ...]
-    log_time_ns: int
-    age_ns: int
-    system_epoch: int
-    system_holder: str
-    holds_system: bool
-    machine_version: int
-    session_count: int
-    key_count: int
-    lease_count: int
-    replicas: tuple[str, ...]
-    waiting_count: int
-    pending_bytes: int
-    entry_count: int
-    command_count: int
-    snapshot: SnapshotRef | None
-    snapshot_busy: bool
-    log_first: int
-    poisoned: int
-    failure: str
 
 
 class Replica:
-    """A machine on a log. Driven from one event loop; not thread-safe.
+    """A machine on a log. Made and driven on one running event loop; not thread-safe.
 
     Args:
         world: Clock, timers, storage, tasks.
@@ -155,6 +118,16 @@ class Replica:
             deliver=self._deliver,
             failed=self._fail,
         )
+        self._role = SystemRole(
+            world,
+            log,
+            self.system,
+            self._clock,
+            settings=settings,
+            me=own_row(me, settings, runner.spec.version),
+            operate=self.operate,
+            tick=lambda: self._append(Kind.TICK, b"", self._deadline()),
+        )
         self._reads = ReadRounds(world, log, self._applier)
         self._snapshotter: Snapshotter | None = None
         if store is not None:
@@ -164,7 +137,8 @@ class Replica:
         self._requests: dict[int, asyncio.Future[Kept]] = {}
         self._request = world.prng.bits64() >> 2
         self._tasks: list[TaskHandle] = []
-        self._failed: asyncio.Future[BaseException] | None = None
+        self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        """Resolves with what stopped this replica; the node should then stop too."""
         self._installing = asyncio.Lock()
         self._stopping = False
 
@@ -186,7 +160,6 @@ class Replica:
         Raises:
             DataError: The snapshot is of another cluster, machine, schema or newer version.
         """
-        self._failed = asyncio.get_running_loop().create_future()
         if self._store is not None:
             await self._store.open()
             marker = ApplyMarker(self._world, self._store.directory)
@@ -199,8 +172,8 @@ class Replica:
             self._store.installer = self._install
         self._applier.start()
         self._tasks = [
-            self._world.spawn.task(self._hold_role(), name="state-role"),
-            self._world.spawn.task(self._tick(), name="state-tick"),
+            self._world.spawn.task(self._role.hold(), name="state-role"),
+            self._world.spawn.task(self._role.tick(), name="state-tick"),
         ]
 
     async def stop(self) -> None:
@@ -216,12 +189,6 @@ class Replica:
             self._applier.marker.close()
             self._applier.marker = None
 
-    async def wait_failed(self) -> BaseException:
-        """Wait until this replica has failed, and return why; the node should then stop."""
-        if self._failed is None:
-            raise ConfigError("wait_failed before start()")
-        return await asyncio.shield(self._failed)
-
     async def catch_up(self, *, deadline: Deadline) -> int:
         """Wait until all that was committed when this was called is applied here.
 
@@ -229,7 +196,7 @@ class Replica:
             DeadlineError: Nothing was changed.
             ElsewhereError: Definite. The log's tail must be asked of another replica.
         """
-        index: int = await self._within(self._reads.wait(deadline), deadline)
+        index: int = await within(self._world, self._reads.wait(deadline), deadline)
         return index
 
     # --- commands ----------------------------------------------------------------------------
@@ -245,15 +212,15 @@ class Replica:
         self._batcher.submit(body, reply, self.system.sessions)
 
     async def register(
-        self, ttl: float = 0.0, *, label: str = "", deadline: Deadline | None = None
+        self, ttl: float | None = None, *, label: str = "", deadline: Deadline | None = None
     ) -> int:
-        """Open a session and return its id. ``ttl`` in seconds of log time, 0 the default.
+        """Open a session and return its id. ``ttl`` in seconds of log time, or the default.
 
         Raises:
             ElsewhereError: Definite. Another replica takes appends.
             DeadlineError: Indefinite; an unused session expires by itself.
         """
-        operation = Register(int(ttl * _NS), label)
+        operation = Register(int((ttl or 0.0) * _NS), label)
         session: int = await self.operate(operation, deadline=deadline)
         return session
 
@@ -288,7 +255,7 @@ class Replica:
         """
         if consistency == "linearizable":
             deadline = deadline or self._deadline()
-            await self._within(self._reads.wait(deadline), deadline)
+            await within(self._world, self._reads.wait(deadline), deadline)
             age_ns = 0
         elif consistency == "stale":
             age_ns = self._world.clock.monotonic_ns() - self._applier.fresh_ns
@@ -318,17 +285,17 @@ class Replica:
         """
         kept = await self._operate(operation, fence, deadline)
         if kept.status != OK:
-            raise decode_error(Reply(kept.status, kept.index, kept.digest, kept.body))
+            raise decode_reply_error(Reply(kept.status, kept.index, kept.digest, kept.body))
         return msgspec.msgpack.decode(kept.body)
 
-    async def announce(self, row: Announce, *, deadline: Deadline | None = None) -> None:
-        """Write a replica's row, then raise the active versions if all support more."""
-        if self.system.members.rows.get(row.replica) != row:
-            await self.operate(row, deadline=deadline)
-        members = self.system.members
-        if members.may_raise():
-            machine, format_ = members.supported()
-            await self.operate(Raise(machine, format_), deadline=deadline)
+    async def announce(self, row: Announce) -> None:
+        """Write a replica's row, then raise the active versions if all replicas support more.
+
+        Raises:
+            ConfigError: Definite. It supports less than what is active.
+            ElsewhereError: Definite. Another replica takes appends.
+        """
+        await self._role.announce(row)
 
     async def skip(self, index: int, *, deadline: Deadline | None = None) -> None:
         """Let every replica pass the entry at ``index`` without executing it.
@@ -351,13 +318,13 @@ class Replica:
             raise ConfigError("this replica has no snapshot store")
         deadline = deadline or self._deadline()
         while snapshotter.is_busy():
-            await self._within(self._checkpoint_done(snapshotter, raise_=False), deadline)
+            await within(self._world, self._checkpoint_done(snapshotter, raise_=False), deadline)
         at, digest = self._applier.digests[-1] if self._applier.digests else (0, b"")
         body = encode_body(MarkBody(self.me, at, digest))
         index = await self._append(Kind.MARK, body, deadline)
-        await self._within(self._applier.wait(index), deadline)
+        await within(self._world, self._applier.wait(index), deadline)
         if snapshotter.is_busy():
-            await self._within(self._checkpoint_done(snapshotter, raise_=True), deadline)
+            await within(self._world, self._checkpoint_done(snapshotter, raise_=True), deadline)
         ref = store.latest()
         if ref is None:
             raise UnavailableError("the checkpoint could not be written; see the events")
@@ -434,25 +401,10 @@ class Replica:
         try:
             body = encode_body(SystemBody(request, operation, fence))
             await self._append(Kind.SYSTEM, body, deadline)
-            kept: Kept = await self._within(future, deadline)
+            kept: Kept = await within(self._world, future, deadline)
             return kept
         finally:
             self._requests.pop(request, None)
-
-    async def _within(self, waited: Any, deadline: Deadline) -> Any:
-        """Wait for ``waited``, but not past ``deadline``."""
-        now_ns = self._world.clock.monotonic_ns()
-        if deadline.passed(now_ns):
-            if asyncio.iscoroutine(waited):
-                waited.close()
-            raise TooLateError("the deadline has passed")
-        try:
-            async with asyncio.timeout(deadline.left(now_ns)):
-                return await waited
-        except DeadlineError:
-            raise
-        except TimeoutError as error:
-            raise DeadlineError("the deadline passed before it was applied here") from error
 
     def _deliver(self, index: int, header: Header, applied: Applied) -> None:
         """Hand out what applying one entry gave. Called between two entries."""
@@ -506,8 +458,8 @@ class Replica:
             )
         )
         self._end(UnavailableError(f"this replica has failed: {error}"))
-        if self._failed is not None and not self._failed.done():
-            self._failed.set_result(error)
+        if not self.failed.done():
+            self.failed.set_result(error)
 
     def _end(self, error: OutlastError) -> None:
         self._clock.end()
@@ -518,75 +470,6 @@ class Replica:
                 future.set_exception(unknown)
                 future.exception()
         self._applier.reject(error)
-
-    # --- role `system` -------------------------------------------------------------------------
-
-    async def _hold_role(self) -> None:
-        """Take role ``system`` whenever this replica is the one that appends."""
-        log = self._log
-        if not isinstance(log, Authority):
-            await self._take_role(lambda: True)
-            return
-        async for change in log.authority_changes():
-            if change.mine:
-                await self._take_role(lambda: log.authority.mine)
-            else:
-                self._clock.end()
-
-    async def _take_role(self, mine: Callable[[], bool]) -> None:
-        expect = self.system.authority.current(SYSTEM)
-        for _ in range(_TAKE_ATTEMPTS):
-            if not mine():
-                return
-            try:
-                epoch = await self.operate(TakeEpoch(SYSTEM, expect, self.me))
-            except FencedError as error:
-                expect = error.epoch
-            except IndefiniteError:
-                expect = self.system.authority.current(SYSTEM)
-            except OutlastError:
-                await self._world.timers.sleep(self.settings.tick_seconds / 4)
-                expect = self.system.authority.current(SYSTEM)
-            else:
-                if self.system.authority.current(SYSTEM) == epoch:
-                    now_ns = self._world.clock.monotonic_ns()
-                    self._clock.begin(epoch, self.system.time.ns, now_ns)
-                    self._world.events.emit(SystemRoleTaken(epoch=epoch))
-                    await self._settle_in()
-                return
-
-    async def _settle_in(self) -> None:
-        """What the holder sees to: its own row, the limits, the versions."""
-        row = Announce(
-            self.me,
-            self.settings.address,
-            self.settings.zone,
-            self._runner.spec.version,
-            FORMAT,
-        )
-        try:
-            await self.announce(row)
-            limits = self.settings.limits
-            if limits is not None and limits != self.system.limits:
-                await self.operate(Configure(limits))
-        except OutlastError:
-            return  # not the holder any more, or the log is full: the next holder does it
-
-    async def _tick(self) -> None:
-        """Move log time while something waits for it and no other entry does."""
-        settings = self.settings
-        while True:
-            await self._world.timers.sleep(settings.tick_seconds)
-            due_ns = self.system.next_expiry_ns()
-            stamp_ns = self._clock.stamp(self._world.clock.monotonic_ns())
-            if due_ns is None or not stamp_ns:
-                continue
-            lag_ns = stamp_ns - self.system.time.ns
-            if due_ns <= stamp_ns or lag_ns >= settings.tick_seconds_max * _NS:
-                try:
-                    await self._append(Kind.TICK, b"", self._deadline())
-                except OutlastError:
-                    continue
 
     # --- snapshots from elsewhere ----------------------------------------------------------------
 

@@ -25,14 +25,18 @@ from outlast.kernel import (
     happened,
     invariant,
 )
-from outlast.state.core.envelope import Command, encode_command
+from outlast.state.core.envelope import encode_command
 from outlast.state.core.key import KEY_CHARACTERS_MAX
-from outlast.state.core.reply import COMMAND_ERROR, OK, Reply, decode_error
+from outlast.state.core.reply import COMMAND_ERROR, OK, Reply, decode_reply_error
 
 WINDOW_MAX = 256
 
-current_key: ContextVar[str] = ContextVar("outlast_idempotency_key", default="")
-"""The idempotency key of this context, or empty."""
+_key: ContextVar[str] = ContextVar("outlast_idempotency_key", default="")
+
+
+def current_idempotency_key() -> str:
+    """Return the idempotency key of this context, or an empty string."""
+    return _key.get()
 
 
 @contextmanager
@@ -48,11 +52,11 @@ def idempotency_key(key: str) -> Iterator[None]:
         raise ConfigError(
             f"idempotency key of {len(key)} characters; it must have 1 to {KEY_CHARACTERS_MAX}"
         )
-    token = current_key.set(key)
+    token = _key.set(key)
     try:
         yield
     finally:
-        current_key.reset(token)
+        _key.reset(token)
 
 
 class Request:
@@ -69,7 +73,7 @@ class Request:
         self.maybe = False
 
 
-class ClientSession:
+class RequestWindow:
     """Numbers the requests of one session. Not thread-safe.
 
     Args:
@@ -100,6 +104,11 @@ class ClientSession:
         return self._next >= self._ack_below + self.window
 
     @property
+    def room(self) -> int:
+        """How many more requests may begin now."""
+        return max(0, self._ack_below + self.window - self._next)
+
+    @property
     def unresolved(self) -> list[int]:
         """Numbers of the requests that were given up and not resolved yet, in order."""
         return list(self._unresolved)
@@ -124,7 +133,7 @@ class ClientSession:
         """Return the bytes to send for the next attempt of ``request``."""
         request.attempt_count += 1
         return encode_command(
-            Command(self.id, request.seq, self._ack_below, request.name, request.args, request.key)
+            self.id, request.seq, self._ack_below, request.name, request.args, request.key
         )
 
     def end(self, request: Request) -> None:
@@ -181,4 +190,4 @@ def result_of(
         return decode_result(reply.body)
     if reply.status == COMMAND_ERROR:
         raise decode_command_error(reply.body)
-    raise decode_error(reply)
+    raise decode_reply_error(reply)

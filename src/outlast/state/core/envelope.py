@@ -85,9 +85,11 @@ _decode_commands = msgspec.msgpack.Decoder(list[Command]).decode
 _decode_command = msgspec.msgpack.Decoder(Command).decode
 
 
-def encode_command(command: Command) -> bytes:
-    """Return the bytes of ``command`` as a client sends them."""
-    return _encode(command)
+def encode_command(  # noqa: PLR0917 - the fields of Command, in their order
+    session: int, seq: int, ack_below: int, name: str, args: bytes, key: str = ""
+) -> bytes:
+    """Return the bytes of a :class:`Command` as a client sends them."""
+    return _encode((session, seq, ack_below, name, args, key))
 
 
 def decode_command(body: bytes) -> Command:

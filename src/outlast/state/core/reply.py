@@ -58,6 +58,11 @@ def encode_reply(reply: Reply) -> bytes:
     return _encode(reply)
 
 
+def encode_error_reply(error: BaseException) -> bytes:
+    """Return the bytes of the reply for ``error``."""
+    return _encode(error_reply(error))
+
+
 def decode_reply(body: bytes) -> Reply:
     """Return the reply in ``body``.
 
@@ -89,7 +94,7 @@ def error_reply(error: BaseException, index: int = 0) -> Reply:
     return Reply(status, index, b"", encode_error(error))
 
 
-def decode_error(reply: Reply) -> OutlastError:
+def decode_reply_error(reply: Reply) -> OutlastError:
     """Return the error in a ``DEFINITE`` or ``INDEFINITE`` reply, in its own class.
 
     A class unknown here becomes the plain definite or indefinite error of the same status.
