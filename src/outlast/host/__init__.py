@@ -3,6 +3,7 @@
 import os
 
 from outlast.host.clock import HostClock, HostOffload, HostSpawn, HostTimers
+from outlast.host.lossy import LossyFile, LossyStorage
 from outlast.host.network import HostListener, HostNetwork
 from outlast.host.storage import HostFile, HostStorage
 from outlast.kernel import (
@@ -50,6 +51,9 @@ def default_world() -> World:
 
 
 set_default_world(default_world)
+if hasattr(os, "register_at_fork"):
+    # A child has none of the threads of its parent's world, and must not draw the same ids.
+    os.register_at_fork(after_in_child=_made.clear)
 
 __all__ = [
     "HostClock",
@@ -60,6 +64,8 @@ __all__ = [
     "HostSpawn",
     "HostStorage",
     "HostTimers",
+    "LossyFile",
+    "LossyStorage",
     "default_world",
     "make_world",
 ]

@@ -106,11 +106,9 @@ class GroupCommit:
     def refusal(self, runs: Sequence[Run], size: int) -> OutlastError | None:
         """Return why ``runs`` cannot be taken now, ``None`` if they can."""
         if (
-            self._queue_bytes + size <= self._settings.queue_bytes_max
+            not (self.space.full or self._closing or self.failed)
+            and self._queue_bytes + size <= self._settings.queue_bytes_max
             and size <= self.append_bytes_max
-            and not self.space.full
-            and not self._closing
-            and self.failed is None
         ):
             return None
         return self._reason(runs, size)
@@ -340,7 +338,7 @@ class GroupCommit:
             drained.set_result(None)
 
     async def close(self) -> None:
-        """Wait for what was queued, seal the segment, close its files."""
+        """Wait for what was queued, seal the segment, close its files. Does not raise."""
         self._closing = True
         if self._timer is not None:
             self._timer.cancel()
@@ -348,7 +346,11 @@ class GroupCommit:
             self._drained = self._loop.create_future()
             await self._drained
         spare = await self.space.close()
-        await self._world.offload.run(self._lane, partial(self._finish, spare))
+        try:
+            await self._world.offload.run(self._lane, partial(self._finish, spare))
+        except OSError as error:
+            self.fail(error)  # nothing acknowledged is at stake: the next open recovers
+            self._writer.close()
 
 
 def _hard_state_only(runs: Sequence[Run]) -> bool:

@@ -216,7 +216,9 @@ def _read_segment(
     else:
         log.damage += scan.damage
     log.segments.append(SegmentInfo(number, path, header.first_seq, header.seed))
-    log.next_seq, log.chain, log.tail = scan.next_seq, scan.digest, (header, scan)
+    # Not sealed yet: its seal, written by this open, is chained to what came before it.
+    log.chain = scan.digest if scan.sealed else header.chain
+    log.next_seq, log.tail = scan.next_seq, (header, scan)
 
 
 def _continues(log: Recovered, header: SegmentHeader, first_seq: int) -> str:
