@@ -6,6 +6,7 @@ network and answers in ``driver``. This file is the surface that callers see.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 
 from outlast.kernel import (
     Deadline,
@@ -49,6 +50,18 @@ from outlast.log.wal import WalIdentity
 
 _BATCH_BYTES_MAX = 1 << 20
 _FOREVER = Deadline.never().at_ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaftStats:
+    """What one replica counts, for status and metrics."""
+
+    role: str
+    commit_index: int
+    last_index: int
+    sync_count: int
+    bytes_written: int
+    oldest_write_ns: int
 
 
 class RaftLog:
@@ -351,6 +364,26 @@ class RaftLog:
         Ends when the replica stops.
         """
         return _AuthorityChanges(self)
+
+    # --- counts ----------------------------------------------------------------------------
+
+    @property
+    def commit_index(self) -> LogIndex:
+        """Highest index known here to be committed."""
+        return self._driver.commit
+
+    def stats(self) -> RaftStats:
+        """Return the counts of this replica now."""
+        driver = self._driver
+        wal = driver.store.wal
+        return RaftStats(
+            role=Role(driver.node.role).name.lower(),
+            commit_index=driver.commit,
+            last_index=wal.last[0],
+            sync_count=wal.sync_count,
+            bytes_written=wal.bytes_written,
+            oldest_write_ns=wal.oldest_write_ns(self._world.clock.monotonic_ns()),
+        )
 
     # --- end -------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""Rules of the cluster's client and administration, without I/O."""

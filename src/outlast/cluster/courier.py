@@ -1,0 +1,370 @@
+"""Gets requests to the leader and answers back, whatever happens to leaders and links.
+
+A request is sent on the link to the leader. When that link breaks, or owes an answer and has
+been silent for a quarter of a second, the other members are asked who leads, and everything
+unanswered goes to the new leader. A redirect costs no wait; a refusal for lack of room or of a
+leader is repeated with growing, jittered waits, until the deadline.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from outlast.cluster.core.call import Fail, Finish, GoTo, Reopen, WaitAndRepeat, next_step
+from outlast.cluster.core.routing import Routing, SeatView
+from outlast.cluster.links import Link, Links
+from outlast.cluster.messages import CLIENT_CHANNEL, Kind, View
+from outlast.kernel import (
+    ConnectionLostError,
+    Deadline,
+    DeadlineError,
+    OutlastError,
+    SessionExpiredError,
+    TimerHandle,
+    TooLateError,
+    UnavailableError,
+    World,
+    happened,
+)
+from outlast.protect import Backoff
+from outlast.state import Reply, decode_reply, decode_reply_error
+from outlast.state.core.reply import COMMAND_ERROR
+from outlast.wire import Identity, Security
+
+_SILENCE_NS = 250_000_000
+_ASK_AGAIN_NS = 150_000_000
+_BACKOFF = Backoff(base=0.01, cap=0.5)
+_VIEW = msgspec.msgpack.Decoder(View)
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One request under way.
+
+    ``body`` makes the bytes of the next attempt. ``maybe`` is set once an attempt ended without
+    an answer. A ``pinned`` call belongs to one link and ends with it.
+    """
+
+    stream: int
+    kind: Kind
+    body: Callable[[], bytes]
+    future: "asyncio.Future[bytes | Reply]"
+    repeatable: bool = True
+    pinned: bool = False
+    maybe: bool = False
+    sent_to: Link | None = None
+    sent_ns: int = 0
+    sends: int = 0
+    repeats: int = 0
+    waiting: bool = False
+    refusal: OutlastError | None = None
+    timers: list[TimerHandle] = field(default_factory=list)
+
+
+class Courier:
+    """Carries the requests of one client. Belongs to one event loop; not thread-safe."""
+
+    def __init__(
+        self,
+        world: World,
+        seeds: Sequence[str],
+        *,
+        routes: Mapping[str, str] | None = None,
+        security: Security | None = None,
+        name: str = "client",
+    ) -> None:
+        self._world = world
+        self._clock_ns = world.clock.monotonic_ns
+        self.routing = Routing(tuple(seeds), dict(routes or {}))
+        self.links = Links(
+            world,
+            self,
+            channel=CLIENT_CHANNEL,
+            identity=Identity(node=name, purpose="client"),
+            security=security or Security(),
+        )
+        self._calls: dict[int, Call] = {}
+        self._parked: dict[int, Call] = {}
+        self._stream = 0
+        self._watch: TimerHandle | None = None
+        self._asking: TimerHandle | None = None
+        self.view: View | None = None
+        self.closed = False
+
+    # --- use ---------------------------------------------------------------------------------
+
+    @property
+    def in_flight(self) -> int:
+        """Requests not yet answered."""
+        return len(self._calls)
+
+    async def request(
+        self,
+        kind: Kind,
+        body: Callable[[], bytes],
+        deadline: Deadline,
+        *,
+        repeatable: bool = True,
+    ) -> Reply:
+        """Carry a request to the leader and return its reply.
+
+        Raises:
+            TooLateError: Definite. The deadline had passed.
+            UnavailableError: Definite. No leader was found, or all refused, until then.
+            DeadlineError: Indefinite. It was sent and not answered.
+            OutlastError: What the cluster refused it with.
+        """
+        if deadline.passed(self._clock_ns()):
+            message = "the deadline had passed before the call was sent"
+            raise TooLateError(message)
+        call = self._new_call(kind, body)
+        call.repeatable = repeatable
+        self._route(call)
+        reply = await self._wait(call, deadline)
+        return reply if isinstance(reply, Reply) else decode_reply(reply)
+
+    async def ask_node(self, address: str, kind: Kind, deadline: Deadline) -> bytes:
+        """Send ``kind`` without a body to the node at ``address`` and return its answer.
+
+        Raises:
+            UnavailableError: Definite. It could not be reached in time.
+            ConnectionLostError: It went away.
+        """
+        while not deadline.passed(self._clock_ns()):
+            link = self.links.by_address.get(address)
+            if link is not None and link.open:
+                call = self._new_call(kind, bytes)
+                call.pinned = True
+                self._transmit(call, link)
+                answer = await self._wait(call, deadline)
+                return answer if isinstance(answer, bytes) else b""
+            self.links.want(address)
+            await self._world.timers.sleep(0.01)
+        raise UnavailableError(f"{address}: {self.links.errors.get(address, 'no answer')}")
+
+    def close(self) -> None:
+        """Close; what is under way ends with :class:`ConnectionLostError`."""
+        self.closed = True
+        self.links.close()
+        for timer in (self._watch, self._asking):
+            if timer is not None:
+                timer.cancel()
+        for call in list(self._calls.values()):
+            self._end(call, ConnectionLostError("the client was closed"))
+
+    def look(self) -> None:
+        """Ask around for a leader until one is found; idempotent."""
+        if not self.closed and self._asking is None:
+            self._ask()
+
+    # --- calls -------------------------------------------------------------------------------
+
+    def _new_call(self, kind: Kind, body: Callable[[], bytes]) -> Call:
+        if self.closed:
+            message = "the client is closed"
+            raise UnavailableError(message)
+        self._stream = (self._stream + 1) & 0xFFFFFFFF
+        future = asyncio.get_running_loop().create_future()
+        call = Call(self._stream, kind, body, future)
+        self._calls[call.stream] = call
+        return call
+
+    async def _wait(self, call: Call, deadline: Deadline) -> bytes | Reply:
+        timer = None
+        if not deadline.endless:
+            timer = self._world.timers.call_at(deadline.at_ns, lambda: self._late(call))
+        try:
+            return await call.future
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._calls.pop(call.stream, None)
+            self._parked.pop(call.stream, None)
+            for one in call.timers:
+                one.cancel()
+
+    def _late(self, call: Call) -> None:
+        if call.maybe or call.sent_to is not None:
+            message = "no answer before the deadline; it may have happened"
+            self._end(call, DeadlineError(message))
+        elif call.refusal is not None:
+            self._end(call, call.refusal)
+        else:
+            self._end(call, UnavailableError(self._why_unreachable(), retry_after=1.0))
+
+    def _why_unreachable(self) -> str:
+        reasons = "; ".join(f"{a}: {e}" for a, e in sorted(self.links.errors.items()))
+        known = ", ".join(self.routing.ask())
+        return f"no leader found among {known}" + (f" ({reasons})" if reasons else "")
+
+    @staticmethod
+    def _end(call: Call, error: BaseException) -> None:
+        if not call.future.done():
+            call.future.set_exception(error)
+
+    # --- sending -----------------------------------------------------------------------------
+
+    def _leader_link(self) -> Link | None:
+        leader = self.routing.leader
+        return self.links.to_node(leader) if leader else None
+
+    def _route(self, call: Call) -> None:
+        link = self._leader_link()
+        if link is not None:
+            self._transmit(call, link)
+        else:
+            self._parked[call.stream] = call
+            self.look()
+            self._follow()
+
+    def _transmit(self, call: Call, link: Link) -> None:
+        self._parked.pop(call.stream, None)
+        if call.sent_to is not None:
+            call.maybe = True
+        call.sends += 1
+        call.sent_to = link
+        call.sent_ns = self._clock_ns()
+        call.waiting = False
+        link.send(call.kind, call.stream, call.body())
+        if self._watch is None and not call.pinned:
+            self._watch = self._world.timers.call_at(call.sent_ns + _SILENCE_NS, self._on_watch)
+
+    def _follow(self) -> None:
+        """Send the leader everything that it does not have yet."""
+        leader = self.routing.leader
+        link = self._leader_link()
+        if link is None:
+            address = self.routing.address_of(leader) if leader else None
+            if address is not None:
+                self.links.want(address)
+            return
+        for call in list(self._calls.values()):
+            if not call.pinned and not call.waiting and call.sent_to is not link:
+                self._transmit(call, link)
+        if not self.routing.looking:
+            busy = {call.sent_to for call in self._calls.values()}
+            for other in self.links.open_links():
+                if other is not link and other not in busy:
+                    self.links.drop(other)
+
+    def _ask(self) -> None:
+        self._asking = None
+        if self.closed or not self.routing.looking:
+            return
+        for address in self.routing.ask():
+            self.links.want(address)
+        wait_ns = _ASK_AGAIN_NS + self._world.prng.below(_ASK_AGAIN_NS // 2)
+        self._asking = self._world.timers.call_at(self._clock_ns() + wait_ns, self._ask)
+
+    def _on_watch(self) -> None:
+        """Doubt a leader that owes an answer and has said nothing for a while."""
+        self._watch = None
+        link = self._leader_link()
+        owed = [c.sent_ns for c in self._calls.values() if c.sent_to is link and not c.pinned]
+        if link is None or not owed or self.closed:
+            return
+        now = self._clock_ns()
+        quiet_since = max(min(owed), link.heard_ns)
+        if now - quiet_since >= _SILENCE_NS and self.routing.doubt(link.node):
+            self.look()
+        due = max(now + _SILENCE_NS // 5, quiet_since + _SILENCE_NS)
+        self._watch = self._world.timers.call_at(due, self._on_watch)
+
+    # --- what the links say --------------------------------------------------------------------
+
+    def link_up(self, link: Link) -> None:
+        """Remember who answers at the address; its view follows."""
+        self.routing.reached(link.address, link.node)
+        if link.node == self.routing.leader:
+            self._follow()
+
+    def link_down(self, link: Link) -> None:
+        """Ask the others at once when it was the leader's."""
+        was_leader = bool(link.node) and self.routing.doubt(link.node)
+        for call in list(self._calls.values()):
+            if call.sent_to is not link:
+                continue
+            call.sent_to = None
+            call.maybe = True
+            if call.pinned:
+                self._end(call, ConnectionLostError(f"connection to {link.address} lost"))
+            elif not call.repeatable:
+                self._end(call, ConnectionLostError("connection lost; it may have happened"))
+            else:
+                self._parked[call.stream] = call
+        if was_leader or self._parked:
+            self.look()
+
+    def link_frame(self, link: Link, kind: int, stream: int, body: bytes) -> None:
+        """Take an answer or a view."""
+        call = self._calls.get(stream)
+        if kind == Kind.REPLY:
+            if call is not None and not call.future.done():
+                self._on_reply(call, link, decode_reply(body))
+        elif kind == Kind.VIEW:
+            self._on_view(link, _VIEW.decode(body))
+        elif kind == Kind.ANSWER and call is not None and not call.future.done():
+            call.future.set_result(body)
+
+    def _on_view(self, link: Link, view: View) -> None:
+        seats = [SeatView(seat.node, seat.address) for seat in view.seats]
+        changed = self.routing.learn(view.term, view.leader, seats)
+        if view.term >= self.routing.term:
+            self.view = view
+        if (
+            changed
+            or (self._parked and self.routing.leader)
+            or (link.node == self.routing.leader and not self.routing.doubted)
+        ):
+            self._follow()
+
+    def _on_reply(self, call: Call, link: Link, reply: Reply) -> None:
+        self.routing.trust(link.node)
+        if reply.status <= COMMAND_ERROR:
+            call.future.set_result(reply)
+            return
+        if call.sent_to is not link:
+            return
+        error = decode_reply_error(reply)
+        step = next_step(reply.status, error, maybe=call.maybe, repeatable=call.repeatable)
+        call.sent_to = None
+        if isinstance(step, Finish):
+            call.future.set_result(reply)
+        elif isinstance(step, Fail):
+            self._end(call, step.error)
+        elif isinstance(step, Reopen):
+            self._end(call, SessionExpiredError(str(error)))
+        elif isinstance(step, GoTo):
+            call.refusal = error
+            self._redirect(call, link, step.hint)
+        elif isinstance(step, WaitAndRepeat):
+            if happened(error) == "no":
+                call.refusal = error
+            else:
+                call.maybe = True
+            self._repeat_later(call, step.at_least)
+
+    def _redirect(self, call: Call, link: Link, hint: str) -> None:
+        self.routing.redirected(link.node, hint)
+        call.repeats += 1
+        if call.repeats > 2 and not hint:
+            self._repeat_later(call, 0.0)
+            self.look()
+            return
+        self._parked[call.stream] = call
+        self.look()
+        self._follow()
+
+    def _repeat_later(self, call: Call, at_least: float) -> None:
+        call.repeats += 1
+        call.waiting = True
+        wait_ns = int(at_least * 1e9) + _BACKOFF.draw_ns(call.repeats + 1, self._world.prng)
+
+        def again() -> None:
+            if call.waiting and not call.future.done():
+                call.waiting = False
+                self._route(call)
+
+        call.timers.append(self._world.timers.call_at(self._clock_ns() + wait_ns, again))

@@ -1,0 +1,250 @@
+"""HTTP/JSON gateway for ``curl`` and other languages, with health, status and metrics.
+
+Any node's gateway serves any call: it is a client of its own cluster, so it finds the leader,
+follows failover and repeats safely. ``Idempotency-Key`` maps to the replicated key table; a
+request without it that runs out of time answers 504 with ``"may_have_happened": true``.
+"""
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Protocol
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from outlast.cluster.metrics import CONTENT_TYPE, Metrics
+from outlast.kernel import (
+    CommandError,
+    CommandTypeError,
+    ConfigError,
+    KeyReusedError,
+    OutlastError,
+    RejectedError,
+    TooLateError,
+)
+from outlast.protect import deadline
+from outlast.state import MachineSpec, Reply, decode_error, idempotency_key, result_of
+
+_ENCODE = msgspec.msgpack.Encoder().encode
+_DECODE = msgspec.msgpack.Decoder().decode
+_BODY_BYTES_MAX = 1 << 20
+_TIMEOUT_MAX = 60.0
+
+
+class Calls(Protocol):
+    """What the gateway needs of a client."""
+
+    async def reply(
+        self, name: str, args: bytes, *, query: bool = False, stale: bool = False
+    ) -> Reply:
+        """Run an encoded call."""
+        ...
+
+
+def _status_of(error: Exception) -> int:
+    if isinstance(error, KeyReusedError):
+        return 422
+    if isinstance(error, CommandError):
+        return 409
+    if isinstance(error, CommandTypeError | ConfigError):
+        return 400
+    if isinstance(error, TooLateError):
+        return 504
+    if isinstance(error, RejectedError):
+        return 503
+    happened = getattr(error, "happened", "maybe")
+    return 504 if happened == "maybe" else 503
+
+
+def _refusal(error: Exception) -> Response:
+    happened = getattr(error, "happened", "maybe")
+    name = getattr(error, "type_name", "") or type(error).__name__
+    body = {
+        "error": name,
+        "message": str(error),
+        "happened": happened,
+        "may_have_happened": happened != "no",
+    }
+    headers = {}
+    retry_after = getattr(error, "retry_after", None)
+    if retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(retry_after)))
+    return JSONResponse(body, _status_of(error), headers)
+
+
+def _number(request: Request, header: str, default: float) -> float:
+    text = request.headers.get(header)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= _TIMEOUT_MAX:
+        message = f"{header}: {text!r} is not a number of seconds from 0 to {_TIMEOUT_MAX:g}"
+        raise ConfigError(message)
+    return value
+
+
+class Gateway:
+    """The ASGI application of one node."""
+
+    def __init__(
+        self,
+        spec: MachineSpec,
+        calls: Callable[[], Calls],
+        status: Callable[[], dict[str, Any]],
+        health_routes: list[Route],
+        *,
+        token: Callable[[str], bool] | None = None,
+        timeout: float = 10.0,
+    ) -> None:
+        self._spec = spec
+        self._calls = calls
+        self._status = status
+        self._token = token
+        self._timeout = timeout
+        self._metrics = Metrics(status)
+        self.app = Starlette(
+            routes=[
+                Route("/", self._index),
+                Route("/v1/command/{name}", self._command, methods=["POST"]),
+                Route("/v1/query/{name}", self._query, methods=["GET", "POST"]),
+                Route("/status", self._show_status),
+                Route("/metrics", self._show_metrics),
+                *health_routes,
+            ]
+        )
+
+    async def _index(self, _: Request) -> Response:
+        return JSONResponse(
+            {
+                "machine": self._spec.name,
+                "version": self._spec.version,
+                "commands": sorted(self._spec.commands),
+                "queries": sorted(self._spec.queries),
+                "pages": ["/status", "/metrics", "/livez", "/readyz", "/startupz"],
+            }
+        )
+
+    async def _show_status(self, _: Request) -> Response:
+        return JSONResponse(self._status())
+
+    async def _show_metrics(self, _: Request) -> Response:
+        return Response(self._metrics.render(), media_type=CONTENT_TYPE)
+
+    async def _command(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in self._spec.commands:
+            return self._unknown("command", name, sorted(self._spec.commands))
+        return await self._run(request, name, query=False)
+
+    async def _query(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in self._spec.queries:
+            return self._unknown("query", name, sorted(self._spec.queries))
+        return await self._run(request, name, query=True)
+
+    @staticmethod
+    def _unknown(kind: str, name: str, known: list[str]) -> Response:
+        message = f"no {kind} {name!r}; there are: {', '.join(known) or 'none'}"
+        return JSONResponse({"error": "NotFound", "message": message, "happened": "no"}, 404)
+
+    async def _run(self, request: Request, name: str, *, query: bool) -> Response:
+        if self._token is not None:
+            given = request.headers.get("authorization", "").removeprefix("Bearer ")
+            if not self._token(given):
+                message = "a token with scope client is needed: Authorization: Bearer TOKEN"
+                return JSONResponse({"error": "Unauthorized", "message": message}, 401)
+        try:
+            timeout = _number(request, "outlast-timeout", self._timeout)
+            args = _ENCODE(await self._arguments(request))
+            self._spec.check_args(name, args)
+            key = request.headers.get("idempotency-key", "")
+            stale = request.query_params.get("consistency") == "stale"
+            keyed = idempotency_key(key) if key else nullcontext()
+            with deadline(timeout), keyed:
+                reply = await self._calls().reply(name, args, query=query, stale=stale)
+            result = result_of(reply, _DECODE, lambda raw: decode_error(raw, self._spec))
+        except (OutlastError, TimeoutError) as error:
+            return _refusal(error)
+        return JSONResponse({"result": result, "index": reply.index, "digest": reply.digest.hex()})
+
+    @staticmethod
+    async def _arguments(request: Request) -> dict[str, Any]:
+        if request.method == "GET":
+            skip = {"consistency"}
+            return {k: _loose(v) for k, v in request.query_params.items() if k not in skip}
+        raw = bytearray()
+        async for piece in request.stream():
+            raw += piece
+            if len(raw) > _BODY_BYTES_MAX:
+                raise CommandTypeError(f"body is larger than {_BODY_BYTES_MAX} bytes")
+        try:
+            value = json.loads(bytes(raw) or b"{}")
+        except ValueError as error:
+            raise CommandTypeError(f"body is not JSON: {error}") from error
+        if not isinstance(value, dict):
+            message = f"body is a JSON {type(value).__name__}: send an object of arguments by name"
+            raise CommandTypeError(message)
+        return value
+
+
+def _json(value: dict[str, Any]) -> Response:
+    """Encode by msgspec, which knows bytes, dates and decimals that json does not."""
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def _loose(text: str) -> Any:
+    """Read a query parameter: JSON if it is, the plain text otherwise."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+class _QuietServer(uvicorn.Server):
+    """Uvicorn without its signal handlers: the node decides when it stops."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class GatewayServer:
+    """Serves the gateway on the node's own event loop.
+
+    Raises:
+        ConfigError: Definite. The address is in use or not ours.
+    """
+
+    def __init__(self, app: Starlette, host: str, port: int) -> None:
+        try:
+            self._socket = socket.create_server((host, port), backlog=256)
+        except OSError as error:
+            message = f"gateway address {host}:{port}: {error.strerror}: choose another --http"
+            raise ConfigError(message) from error
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_keep_alive=30,
+            limit_concurrency=1024,
+        )
+        self._server = _QuietServer(config)
+        self.port: int = self._socket.getsockname()[1]
+
+    async def serve(self) -> None:
+        """Serve until :meth:`stop`."""
+        await self._server.serve(sockets=[self._socket])
+
+    def stop(self) -> None:
+        """Answer what is in flight and stop."""
+        self._server.should_exit = True

@@ -1,0 +1,210 @@
+"""Making clusters: node directories on disk, and the plan of a local one.
+
+``init_node`` writes one identity, once. A local cluster also has ``cluster.json``, which fixes
+its id, nodes and ports for good: a second start continues, and a node whose directory has gone
+since then is admitted anew instead of being made again.
+"""
+
+import json
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from outlast.cluster.identity import (
+    NodeIdentity,
+    first_members,
+    load_identity,
+    save_identity,
+)
+from outlast.kernel import ClusterId, ConfigError, DataError, NodeId, Prng, Storage
+
+FORMAT = 1
+FILE = "cluster.json"
+_HASH_SEED_MAX = 1_000_000
+
+
+def draw_cluster_id(prng: Prng) -> ClusterId:
+    """Return a new cluster id, such as ``c-9f86d081884c7d65``."""
+    return ClusterId(f"c-{prng.bits64():016x}")
+
+
+def hash_seed_of(cluster: str) -> int:
+    """Return the PYTHONHASHSEED that all nodes of ``cluster`` run under.
+
+    Derived from the id, so that machines that were set up one by one agree.
+    """
+    return sum(cluster.encode()) * 31 % _HASH_SEED_MAX + 1
+
+
+def init_node(
+    storage: Storage,
+    directory: str,
+    node: NodeId,
+    peers: Mapping[NodeId, str],
+    *,
+    cluster: ClusterId,
+) -> NodeIdentity:
+    """Make ``node`` a founding member of ``cluster`` in ``directory``.
+
+    Every machine of a new cluster does this once, with the same peers and cluster id.
+
+    Raises:
+        ConfigError: Definite. The node is not among the peers.
+        DataError: Definite. The directory has an identity already, or is not empty.
+    """
+    if node not in peers:
+        message = f"node {node} is not among the peers {', '.join(peers)}"
+        raise ConfigError(message)
+    existing = load_identity(storage, directory)
+    if existing is not None:
+        message = (
+            f"{directory}: is node {existing.node} of cluster {existing.cluster} already:"
+            " start it with `outlast node`"
+        )
+        raise DataError(message)
+    if storage.exists(directory) and storage.listdir(directory):
+        message = f"{directory}: not empty and without identity: name an empty directory"
+        raise DataError(message)
+    identity = NodeIdentity(
+        cluster=cluster,
+        node=node,
+        incarnation=1,
+        hash_seed=hash_seed_of(cluster),
+        members=first_members(dict(peers)),
+    )
+    save_identity(storage, directory, identity)
+    return identity
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPlan:
+    """A cluster whose nodes are processes of one machine.
+
+    Args:
+        cluster: Its id.
+        target: ``FILE.py:Class`` or ``module:Class`` of its machine.
+        addresses: Of the nodes, for members and clients.
+        http: Of the nodes' gateways; empty for none.
+    """
+
+    cluster: ClusterId
+    target: str
+    addresses: Mapping[NodeId, str]
+    http: Mapping[NodeId, str]
+
+    def directory(self, data: str, node: str) -> str:
+        """Return the data directory of ``node``."""
+        return f"{data}/{node}"
+
+
+def load_plan(storage: Storage, data: str) -> LocalPlan | None:
+    """Return the plan in ``data``, ``None`` if there is none.
+
+    Raises:
+        DataError: Definite. Unreadable, or of a newer format.
+    """
+    path = f"{data}/{FILE}"
+    if not storage.exists(path):
+        return None
+    file = storage.open(path, write=False)
+    try:
+        raw = file.pread(1 << 20, 0)
+    finally:
+        file.close()
+    try:
+        row = json.loads(raw)
+        newest = row["format"]
+        if newest > FORMAT:
+            message = (
+                f"{path}: format {newest} is newer than this version of outlast reads"
+                f" ({FORMAT}): upgrade outlast"
+            )
+            raise DataError(message)
+        return LocalPlan(
+            ClusterId(row["cluster"]),
+            row["target"],
+            {NodeId(k): v for k, v in row["addresses"].items()},
+            {NodeId(k): v for k, v in row["http"].items()},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"{path}: not a cluster file ({error}): restore it, or name another directory"
+        raise DataError(message) from error
+
+
+def make_plan(
+    storage: Storage,
+    data: str,
+    target: str,
+    *,
+    nodes: int,
+    cluster: ClusterId,
+    port: int,
+    http_port: int | None,
+) -> LocalPlan:
+    """Make a new local cluster: its plan and every node's directory.
+
+    Args:
+        storage: Where.
+        data: The directory of the whole cluster.
+        target: Of the machine.
+        nodes: How many, from 1.
+        cluster: Its id.
+        port: First port; 0 takes free ones.
+        http_port: First port of the gateways; 0 takes free ones, ``None`` makes none.
+
+    Raises:
+        ConfigError: Definite. Not 1 to 9 nodes.
+        DataError: Definite. A node's directory is not empty.
+    """
+    if not 1 <= nodes <= 9:
+        message = f"--nodes {nodes}: give 1 to 9; an odd number survives the loss of the rest"
+        raise ConfigError(message)
+    names = [NodeId(f"n{n}") for n in range(1, nodes + 1)]
+    free = _free_ports(nodes * 2)
+    addresses = {
+        name: f"127.0.0.1:{port + n if port else free[n]}" for n, name in enumerate(names)
+    }
+    http: dict[NodeId, str] = {}
+    if http_port is not None:
+        http = {
+            name: f"127.0.0.1:{http_port + n if http_port else free[nodes + n]}"
+            for n, name in enumerate(names)
+        }
+    plan = LocalPlan(cluster, target, addresses, http)
+    storage.makedirs(data)
+    for name in names:
+        directory = plan.directory(data, name)
+        identity = load_identity(storage, directory)
+        if identity is None or identity.cluster != cluster:
+            init_node(storage, directory, name, addresses, cluster=cluster)
+    _save_plan(storage, data, plan)
+    return plan
+
+
+def _save_plan(storage: Storage, data: str, plan: LocalPlan) -> None:
+    row = {
+        "format": FORMAT,
+        "cluster": plan.cluster,
+        "target": plan.target,
+        "addresses": dict(plan.addresses),
+        "http": dict(plan.http),
+    }
+    path = f"{data}/{FILE}"
+    file = storage.open(path + ".new", create=True)
+    try:
+        file.truncate(0)
+        file.pwrite(json.dumps(row, indent=2).encode() + b"\n", 0)
+        file.fsync()
+    finally:
+        file.close()
+    storage.rename(path + ".new", path)
+    storage.fsync_dir(data)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    try:
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()

@@ -1,0 +1,194 @@
+"""A cluster of local node processes, supervised: ``outlast serve``, the demo and drills."""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from outlast.cluster.layout import LocalPlan, draw_cluster_id, hash_seed_of, load_plan, make_plan
+from outlast.detect import Child, ChildSpec, RestartPolicy, Supervisor
+from outlast.kernel import ConfigError, NodeId, UnavailableError, World
+
+_NS = 1_000_000_000
+_RESTARTS = RestartPolicy(intensity=30, period=60.0, base=0.1, cap=2.0)
+
+
+def node_command(
+    plan: LocalPlan, data: str, node: str, *, storage: str = "disk", extra: Sequence[str] = ()
+) -> list[str]:
+    """Return the command line that runs ``node`` of ``plan``."""
+    name = NodeId(node)
+    peers = ",".join(f"{n}={a}" for n, a in plan.addresses.items())
+    command = [
+        sys.executable,
+        "-m",
+        "outlast",
+        "node",
+        plan.target,
+        "--id",
+        node,
+        "--listen",
+        plan.addresses[name],
+        "--peers",
+        peers,
+        "--data",
+        plan.directory(data, node),
+        "--cluster",
+        plan.cluster,
+    ]
+    if name in plan.http:
+        command += ["--http", plan.http[name]]
+    if storage != "disk":
+        command += ["--storage", storage]
+    return [*command, *extra]
+
+
+def node_environment(plan: LocalPlan) -> dict[str, str]:
+    """Return what the nodes of ``plan`` need in their environment."""
+    return {"PYTHONHASHSEED": str(hash_seed_of(plan.cluster))}
+
+
+@dataclass(frozen=True, slots=True)
+class ChildView:
+    """What the supervisor knows of one node's process."""
+
+    pid: int
+    state: str
+    restarts: int
+
+
+class LocalCluster:
+    """Runs the nodes of a plan as processes and restarts them with backoff.
+
+    Args:
+        world: The real world.
+        target: ``FILE.py:Class`` or ``module:Class`` of the machine.
+        data: Directory of the whole cluster; made on the first start, continued later.
+        nodes: How many nodes a new cluster has.
+        port: First port of a new cluster; 0 takes free ones.
+        http_port: First gateway port of a new one; 0 takes free ones, ``None`` makes none.
+        storage: ``disk``, or ``lossy``: what is not fsynced lives in process memory, so that
+            a kill is a power cut.
+        environment: More environment for the nodes.
+
+    Raises:
+        ConfigError: Definite. The directory holds another machine.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        target: str,
+        data: str,
+        *,
+        nodes: int = 3,
+        port: int = 7400,
+        http_port: int | None = 7480,
+        storage: str = "disk",
+        environment: Mapping[str, str] | None = None,
+        node_options: Sequence[str] = (),
+    ) -> None:
+        self._world = world
+        self._data = os.path.abspath(data)
+        self._storage = storage
+        self._environment = dict(environment or {})
+        self._options = tuple(node_options)
+        plan = load_plan(world.storage, self._data)
+        self.fresh = plan is None
+        if plan is None:
+            plan = make_plan(
+                world.storage,
+                self._data,
+                target,
+                nodes=nodes,
+                cluster=draw_cluster_id(world.prng),
+                port=port,
+                http_port=http_port,
+            )
+        elif plan.target.rpartition(":")[2] != target.rpartition(":")[2]:
+            message = (
+                f"{data}: holds a cluster of {plan.target}, not of {target}:"
+                " name another --data, or that machine"
+            )
+            raise ConfigError(message)
+        else:
+            plan = LocalPlan(plan.cluster, target, plan.addresses, plan.http)
+        self.plan = plan
+        self.nodes: tuple[str, ...] = tuple(plan.addresses)
+        self._supervisor = Supervisor(world, [self._spec(node) for node in self.nodes])
+
+    def _spec(self, node: str) -> ChildSpec:
+        return ChildSpec(
+            name=node,
+            command=tuple(
+                node_command(
+                    self.plan, self._data, node, storage=self._storage, extra=self._options
+                )
+            ),
+            environment={**os.environ, **self._environment, **node_environment(self.plan)},
+            log=f"{self._data}/{node}.log",
+            policy=_RESTARTS,
+        )
+
+    @property
+    def addresses(self) -> str:
+        """Where clients connect: all nodes, as ``outlast.connect`` takes them."""
+        return ",".join(self.plan.addresses.values())
+
+    def address(self, node: str) -> str:
+        """Return where ``node`` listens."""
+        return self.plan.addresses[NodeId(node)]
+
+    async def start(self) -> None:
+        """Start every node; returns when the processes run, not when they serve."""
+        await self._supervisor.start()
+
+    async def stop(self) -> None:
+        """Stop every node in order: SIGTERM, a grace, SIGKILL."""
+        await self._supervisor.stop()
+
+    async def ended(self) -> None:
+        """Wait until the supervisor has given up on a node."""
+        await self._supervisor.ended()
+
+    def child(self, node: str) -> ChildView:
+        """Return what the supervisor knows of ``node``'s process."""
+        child: Child = self._supervisor.child(node)
+        return ChildView(child.pid or 0, child.state, child.restarts)
+
+    def kill(self, node: str, number: int = signal.SIGKILL) -> int:
+        """Send a signal to ``node``'s process and return its pid, 0 if it was not running."""
+        pid = self.child(node).pid
+        if pid:
+            os.kill(pid, number)
+        return pid
+
+    async def gone(self, pid: int, *, within: float = 2.0) -> bool:
+        """Wait until process ``pid`` of ours has ended; whether it did."""
+        end = self._world.clock.monotonic_ns() + int(within * _NS)
+        while self._world.clock.monotonic_ns() < end:
+            if all(self.child(node).pid != pid for node in self.nodes):
+                return True
+            await self._world.timers.sleep(0.01)
+        return False
+
+    async def ready(self, *, within: float = 30.0) -> None:
+        """Wait until the cluster has a leader that answers.
+
+        Raises:
+            UnavailableError: Definite. None answered in time; the message names the logs.
+        """
+        from outlast.cluster.client import Client
+        from outlast.kernel import OutlastError
+
+        client: Client[Any] = Client(
+            None, self.addresses.split(","), world=self._world, timeout=within
+        )
+        async with client:
+            try:
+                await client.register()
+            except OutlastError as error:
+                message = f"the cluster did not start: {error}; see {self._data}/n*.log"
+                raise UnavailableError(message) from error

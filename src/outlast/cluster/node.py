@@ -1,0 +1,410 @@
+"""One node of a cluster: log engine, replica of the machine, listener, gateway, health.
+
+Life: the identity is read, or asked for (an empty directory is never trusted to have promised
+nothing); the log is opened; the replica restores its newest snapshot and replays the log; only
+then do peers and clients get answers.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from outlast.cluster.events import Leading, NodeFailed, NodeReady, NodeStopped, WaitingForAdmission
+from outlast.cluster.gateway import Gateway, GatewayServer
+from outlast.cluster.identity import NodeIdentity, load_identity, save_identity
+from outlast.cluster.join import ask_admission
+from outlast.cluster.messages import Seat
+from outlast.cluster.peers import Peers
+from outlast.cluster.service import Service
+from outlast.cluster.settings import NodeSettings
+from outlast.detect import Health, Status, health_routes
+from outlast.kernel import (
+    ConfigError,
+    DataError,
+    OutlastError,
+    ReplicaId,
+    TaskHandle,
+    World,
+    node_of,
+)
+from outlast.log import Membership
+from outlast.log.engines.raft import RaftLog, RaftLogSettings
+from outlast.state import DiskSnapshotStore, Replica, Runner, StateMachine, machine_spec
+from outlast.wire import Identity, WireListener, parse_address
+
+_NS = 1_000_000_000
+_TEND_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where things lie in a data directory."""
+
+    log: str
+    snapshots: str
+
+
+def paths(directory: str) -> Paths:
+    """Return the parts of a data directory."""
+    return Paths(f"{directory}/log", f"{directory}/snapshots")
+
+
+class Node:
+    """Runs one node on the running event loop.
+
+    Args:
+        world: Every capability that it uses.
+        machine: The state machine's class.
+        settings: How it runs.
+
+    Not thread-safe. :meth:`failed` tells when it can no longer keep its promises: stop it.
+    """
+
+    def __init__(self, world: World, machine: type[StateMachine], settings: NodeSettings) -> None:
+        self._world = world
+        self._spec = machine_spec(machine)
+        self._settings = settings
+        self._paths = paths(settings.data)
+        self._identity: NodeIdentity | None = None
+        self._log: RaftLog | None = None
+        self._replica: Replica | None = None
+        self._peers: Peers | None = None
+        self._listener: WireListener | None = None
+        self._service: Service | None = None
+        self._gateway: GatewayServer | None = None
+        self._client: Any = None
+        self._tasks: list[TaskHandle] = []
+        self._started_ns = world.clock.monotonic_ns()
+        self._term_changes = 0
+        self._phase = "starting"
+        self._failure: asyncio.Future[BaseException] | None = None
+        self.health = Health(world)
+
+    # --- life --------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start serving.
+
+        Raises:
+            ConfigError: Definite. A setting or address is wrong, or in use.
+            DataError: Definite. The data directory belongs to another cluster, node or version.
+            CorruptionError: The log or the snapshots are damaged; file and offset are named.
+        """
+        self._failure = asyncio.get_running_loop().create_future()
+        self._register_health()
+        self._serve_gateway()
+        identity = load_identity(self._world.storage, self._settings.data)
+        if identity is None or self._lost_its_log(identity):
+            identity = await self._be_admitted(identity)
+        self._check(identity)
+        self._identity = identity
+        listener = WireListener(
+            self._world,
+            Identity(
+                cluster=identity.cluster,
+                node=identity.node,
+                incarnation=identity.incarnation,
+                hash_seed=identity.hash_seed,
+                purpose="node",
+            ),
+            self._settings.security,
+        )
+        self._listener = listener
+        await self._open(identity, listener)
+        await self._bind(listener)
+        self._phase = "serving"
+        self._world.events.emit(NodeReady(node=identity.node, address=self._settings.address))
+
+    async def _open(self, identity: NodeIdentity, listener: WireListener) -> None:
+        world = self._world
+        store = DiskSnapshotStore(world, self._paths.snapshots)
+        peers = Peers(
+            world,
+            listener,
+            identity=listener.identity,
+            security=self._settings.security,
+            routes=self._settings.routes,
+        )
+        self._peers = peers
+        log = await RaftLog.open(
+            world,
+            self._paths.log,
+            me=identity.replica,
+            membership=identity.bootstrap if identity.admitted else Membership(0, ()),
+            peers=peers,
+            snapshots=store,
+            settings=RaftLogSettings(cluster=identity.cluster, raft=self._settings.raft),
+            may_vote=identity.admitted,
+        )
+        self._log = log
+        if not identity.started:
+            identity = replace(identity, started=True)
+            save_identity(world.storage, self._settings.data, identity)
+            self._identity = identity
+        self._replica = Replica(
+            world,
+            log,
+            Runner(self._spec),
+            store,
+            me=identity.replica,
+            settings=self._settings.replica,
+        )
+        self._watch(log.failed, self._replica.failed)
+        await self._replica.start()
+        self._service = Service(
+            world,
+            listener,
+            log,
+            self._replica,
+            self,
+            machine=self._spec.name,
+            machine_version=self._spec.version,
+        )
+        peers.enable()
+        self._tasks.append(world.spawn.task(self._follow_authority(), name="authority"))
+        self._tasks.append(world.spawn.task(self._tend(), name="tend"))
+
+    async def _bind(self, listener: WireListener) -> None:
+        where = parse_address(self._settings.listen)
+        try:
+            await listener.start(where.host, where.port)
+        except OSError as error:
+            message = (
+                f"--listen {self._settings.listen}: {error.strerror or error}:"
+                " another process uses it, or it is not an address of this machine"
+            )
+            raise ConfigError(message) from error
+
+    async def stop(self) -> None:
+        """Hand leadership over, answer what is in flight, and close."""
+        if self._phase == "stopped":
+            return
+        self._phase = "stopped"
+        for task in self._tasks:
+            task.cancel()
+        if self._client is not None:
+            await self._client.close()
+        if self._replica is not None:
+            await self._replica.stop()
+        if self._log is not None:
+            await self._log.close()
+        if self._listener is not None:
+            await self._listener.close()
+        if self._peers is not None:
+            self._peers.close()
+        if self._gateway is not None:
+            self._gateway.stop()
+        self._world.events.emit(NodeStopped(node=self._settings.node))
+
+    async def failed(self) -> BaseException:
+        """Wait until the node can no longer keep its promises and return why."""
+        if self._failure is None:
+            message = "start the node first"
+            raise ConfigError(message)
+        return await asyncio.shield(self._failure)
+
+    def _watch(self, *futures: "asyncio.Future[BaseException]") -> None:
+        for future in futures:
+            future.add_done_callback(self._on_failure)
+
+    def _on_failure(self, future: "asyncio.Future[Any]") -> None:
+        if future.cancelled() or self._failure is None or self._failure.done():
+            return
+        if self._phase == "stopped":
+            return
+        error = future.exception() or future.result()
+        self._phase = "failed"
+        self._world.events.emit(NodeFailed(node=self._settings.node, error=str(error)))
+        self._failure.set_result(error)
+
+    # --- identity ------------------------------------------------------------------------------
+
+    def _lost_its_log(self, identity: NodeIdentity) -> bool:
+        storage = self._world.storage
+        return identity.started and not (
+            storage.exists(self._paths.log) and storage.listdir(self._paths.log)
+        )
+
+    async def _be_admitted(self, previous: NodeIdentity | None) -> NodeIdentity:
+        """Ask to be admitted under the next incarnation, for as long as it takes."""
+        settings = self._settings
+        addresses = {n: a for n, a in settings.peers.items() if n != settings.node}
+        if previous is not None:
+            for member in previous.members:
+                addresses.setdefault(node_of(member.replica), member.address)
+            addresses.pop(settings.node, None)
+        if not addresses:
+            message = (
+                f"{settings.data}: no identity here and no --peers to ask for admission:"
+                " run `outlast init` for a new cluster, or name the other members"
+            )
+            raise ConfigError(message)
+        self._phase = "waiting for admission"
+
+        def waiting(why: str) -> None:
+            self._world.events.emit(
+                WaitingForAdmission(node=settings.node, directory=settings.data, why=why)
+            )
+
+        self._world.storage.rmtree(self._paths.snapshots)
+        self._world.storage.rmtree(self._paths.log)
+        identity = await ask_admission(
+            self._world,
+            settings.node,
+            settings.address,
+            [settings.routes.get(n, a) for n, a in addresses.items()],
+            settings.security,
+            cluster=settings.cluster or (previous.cluster if previous else ""),
+            waiting=waiting,
+        )
+        save_identity(self._world.storage, settings.data, identity)
+        return identity
+
+    def _check(self, identity: NodeIdentity) -> None:
+        settings = self._settings
+        if identity.node != settings.node:
+            message = (
+                f"{settings.data} belongs to node {identity.node}, not to {settings.node}:"
+                " each node has its own data directory"
+            )
+            raise DataError(message)
+        if settings.cluster and identity.cluster != settings.cluster:
+            message = (
+                f"{settings.data} belongs to cluster {identity.cluster}, not to"
+                f" {settings.cluster}: use that cluster's directory, or an empty one to join"
+            )
+            raise DataError(message)
+
+    def admission_facts(self, replica: ReplicaId) -> dict[str, object]:
+        """Return what a node needs to start as ``replica``."""
+        identity = self._identity
+        if identity is None or self._log is None:
+            message = "this node is still starting"
+            raise DataError(message)
+        return {
+            "cluster": identity.cluster,
+            "replica": replica,
+            "hash_seed": identity.hash_seed,
+        }
+
+    # --- authority -----------------------------------------------------------------------------
+
+    async def _follow_authority(self) -> None:
+        log, service, replica = self._log, self._service, self._replica
+        if log is None or service is None or replica is None:
+            return
+        async for change in log.authority_changes():
+            self._term_changes += 1
+            service.renew_view()
+            if change.mine:
+                self._world.events.emit(Leading(node=self._settings.node, term=change.term))
+
+    async def _tend(self) -> None:
+        """Twice a second: renew the view for membership changes, promote learners."""
+        service = self._service
+        while service is not None:
+            await self._world.timers.sleep(_TEND_SECONDS)
+            service.renew_view()
+            await service.promote_due()
+
+    # --- gateway and health ----------------------------------------------------------------------
+
+    def _register_health(self) -> None:
+        self.health.add("started", self._started, groups=("startup",))
+        self.health.add("can serve", self._can_serve, groups=("readiness",))
+        self.health.add("not failed", self._not_failed, groups=("liveness",))
+
+    def _started(self) -> tuple[Status, str]:
+        return (Status.OK if self._phase == "serving" else Status.FAILED), self._phase
+
+    def _not_failed(self) -> tuple[Status, str]:
+        return (Status.FAILED if self._phase == "failed" else Status.OK), self._phase
+
+    def _can_serve(self) -> tuple[Status, str]:
+        if self._phase != "serving" or self._log is None:
+            return Status.FAILED, self._phase
+        if self._log.authority.holder is None:
+            return Status.FAILED, "no leader is known"
+        return Status.OK, "a leader is known"
+
+    def _serve_gateway(self) -> None:
+        if self._settings.http is None:
+            return
+        where = parse_address(self._settings.http)
+        self._settings.security.check_bind(where.host)
+        gateway = Gateway(
+            self._spec,
+            self._own_client,
+            self.status,
+            health_routes(self.health),
+            token=self._settings.security.client_token_check(),
+        )
+        self._gateway = GatewayServer(gateway.app, where.host, where.port)
+        self._tasks.append(self._world.spawn.task(self._gateway.serve(), name="gateway"))
+        self._tasks.append(self._world.spawn.task(self.health.run(), name="health"))
+
+    def _own_client(self) -> Any:
+        if self._client is None:
+            from outlast.cluster.client import Client
+
+            self._client = Client(
+                None,
+                [seat.address for seat in self._seats()] or [self._settings.address],
+                world=self._world,
+                routes=self._settings.routes,
+                security=self._settings.security,
+                name=f"gateway of {self._settings.node}",
+            )
+        return self._client
+
+    def _seats(self) -> list[Seat]:
+        if self._log is None:
+            return []
+        return [Seat(node_of(m.replica), m.address, m.voter) for m in self._log.membership.members]
+
+    # --- status ----------------------------------------------------------------------------------
+
+    @property
+    def http_port(self) -> int | None:
+        """Port of the gateway, ``None`` without one."""
+        return self._gateway.port if self._gateway is not None else None
+
+    def status(self) -> dict[str, Any]:
+        """Return what this node knows of itself and of the others, with plain values."""
+        from outlast.cluster.status import node_status
+
+        return node_status(
+            settings=self._settings,
+            identity=self._identity,
+            phase=self._phase,
+            log=self._log,
+            replica=self._replica,
+            peers=self._peers,
+            listener=self._listener,
+            machine=self._spec,
+            uptime_ns=self._world.clock.monotonic_ns() - self._started_ns,
+            term_changes=self._term_changes,
+        )
+
+
+async def run(
+    node: Node, *, until: "asyncio.Event", notify: Callable[[str], None] = lambda _: None
+) -> BaseException | None:
+    """Run ``node`` until ``until`` is set or it fails; returns the failure, if any."""
+    try:
+        await node.start()
+        notify("ready")
+        stop = asyncio.ensure_future(until.wait())
+        failure = asyncio.ensure_future(node.failed())
+        await asyncio.wait({stop, failure}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if failure.done():
+            return failure.result()
+        failure.cancel()
+        return None
+    finally:
+        try:
+            await asyncio.wait_for(node.stop(), 10.0)
+        except (TimeoutError, OutlastError) as error:
+            notify(f"stopping: {error}")

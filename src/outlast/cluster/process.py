@@ -1,0 +1,127 @@
+"""A node as a process: event loop, signals, storage, exit code."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from outlast.cluster.identity import load_identity
+from outlast.cluster.layout import hash_seed_of
+from outlast.cluster.node import Node, run
+from outlast.cluster.settings import NodeSettings
+from outlast.host import HostStorage, LossyStorage, make_world
+from outlast.kernel import ConfigError, CorruptionError, DataError, Event, EventBus, Storage
+from outlast.state import load_machine
+
+EXIT_STOPPED = 0
+EXIT_FAILED = 1
+EXIT_CANNOT_RUN = 2
+_HASH_SEED = "PYTHONHASHSEED"
+_COLLECT_AFTER = 50_000
+
+
+def log_events(event: Event) -> None:
+    """Write an event as one line to the logger of the room that it comes from."""
+    room = type(event).__module__.split(".")[1]
+    level = logging.getLevelName(event.level.upper())
+    logger = logging.getLogger(f"outlast.{room}")
+    if logger.isEnabledFor(level):
+        names = [name for name in event.__dataclass_fields__ if name not in {"level", "node"}]
+        facts = " ".join(f"{name}={getattr(event, name)!r}" for name in names)
+        logger.log(level, "%s %s %s", event.node, type(event).__name__, facts)
+
+
+def choose_storage(name: str) -> Storage:
+    """Return the storage called ``disk`` or ``lossy``.
+
+    Raises:
+        ConfigError: Definite. Another name.
+    """
+    if name == "disk":
+        return HostStorage()
+    if name == "lossy":
+        return LossyStorage(HostStorage())
+    message = f"--storage {name!r}: write disk, or lossy (a kill loses what was not fsynced)"
+    raise ConfigError(message)
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return a uvloop loop where it is installed (extra ``fast``), asyncio's own elsewhere."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+def required_hash_seed(settings: NodeSettings) -> int | None:
+    """Return the PYTHONHASHSEED that this node must run under, if it is known yet."""
+    identity = load_identity(HostStorage(), settings.data)
+    if identity is not None:
+        return identity.hash_seed
+    return hash_seed_of(settings.cluster) if settings.cluster else None
+
+
+def restart_under(seed: int) -> None:
+    """Run this same command again with PYTHONHASHSEED set, unless it is already.
+
+    The seed must be set before Python starts, and replicas whose hashes differ may iterate
+    differently; the handshake refuses such a pair.
+    """
+    if os.environ.get(_HASH_SEED) == str(seed):
+        return
+    os.environ[_HASH_SEED] = str(seed)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves
+
+
+def run_node(
+    target: str,
+    settings: NodeSettings,
+    *,
+    storage: str = "disk",
+    notify: Callable[[str], None] = lambda _: None,
+) -> int:
+    """Run one node until SIGTERM or SIGINT and return its exit code.
+
+    0: stopped as asked. 1: failed while running; a restart may help. 2: cannot run as asked
+    (settings, data directory, corruption); a restart would end the same.
+
+    Raises:
+        ConfigError: Definite. The settings or the machine are wrong.
+        DataError: Definite. The data directory does not fit.
+        CorruptionError: The log or a snapshot is damaged; file and offset are named.
+    """
+    seed = required_hash_seed(settings)
+    if seed is not None:
+        restart_under(seed)
+    machine = load_machine(target)
+    bus = EventBus()
+    bus.subscribe(log_events)
+    world = make_world(storage=choose_storage(storage), events=bus)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, 20, 100)
+
+    async def main() -> BaseException | None:
+        until = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, until.set)
+        return await run(Node(world, machine, settings), until=until, notify=notify)
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        failure = runner.run(main())
+    if failure is None:
+        return EXIT_STOPPED
+    if isinstance(failure, ConfigError | DataError | CorruptionError):
+        raise failure
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"outlast: node {settings.node} failed: {failure}\n")
+    return EXIT_FAILED

@@ -1,0 +1,55 @@
+"""Settings of one node."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from outlast.kernel import ConfigError, NodeId
+from outlast.log.engines.raft import RaftSettings
+from outlast.state import ReplicaSettings
+from outlast.wire import Security, parse_address
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """How one node runs.
+
+    Args:
+        node: Its id.
+        data: Its data directory.
+        listen: ``HOST:PORT`` to bind for members and clients.
+        advertise: What others are told to dial; ``listen`` by default.
+        peers: Addresses of the other members by node, for a node that asks to be admitted.
+        routes: Addresses that override everything learnt, by node.
+        http: ``HOST:PORT`` of the HTTP gateway, ``None`` for no gateway.
+        cluster: Cluster id that the directory must belong to; empty for any.
+        security: TLS and tokens.
+        raft: Settings of the Raft engine.
+        replica: Settings of sessions, batches and checkpoints.
+    """
+
+    node: NodeId
+    data: str
+    listen: str
+    advertise: str = ""
+    peers: Mapping[NodeId, str] = field(default_factory=dict)
+    routes: Mapping[str, str] = field(default_factory=dict)
+    http: str | None = None
+    cluster: str = ""
+    security: Security = field(default_factory=Security)
+    raft: RaftSettings = field(default_factory=RaftSettings)
+    replica: ReplicaSettings = field(default_factory=ReplicaSettings)
+
+    def __post_init__(self) -> None:
+        """Check what can be checked before anything is opened."""
+        where = parse_address(self.listen)
+        if where.host in {"0.0.0.0", "::", ""} and not self.advertise:  # noqa: S104 - compared
+            message = (
+                f"--listen {self.listen} names no address that others can dial:"
+                " add --advertise HOST:PORT"
+            )
+            raise ConfigError(message)
+
+    @property
+    def address(self) -> str:
+        """What others dial."""
+        return self.advertise or self.listen

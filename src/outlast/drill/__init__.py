@@ -1,0 +1,1 @@
+"""Workload, nemesis and judgement on real processes: what was promised is checked."""

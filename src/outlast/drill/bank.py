@@ -1,0 +1,138 @@
+"""The bank workload: closed-loop clients that transfer money and know what they were told."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from outlast.cluster import Client
+from outlast.drill.core.gaps import AckTimes
+from outlast.drill.core.ledger import Account, Judgement, judge
+from outlast.kernel import (
+    CommandError,
+    HistoryEvent,
+    OutlastError,
+    TaskHandle,
+    World,
+    happened,
+)
+
+_TILLS = 4
+_LATENCIES_KEPT = 20_000
+
+
+@dataclass(slots=True)
+class Counts:
+    """How operations ended."""
+
+    ok: int = 0
+    fail: int = 0
+    info: int = 0
+
+
+@dataclass(slots=True)
+class BankWorkload:
+    """Clients that each own one source account and pay into shared tills.
+
+    The machine needs commands ``deposit(account, amount)`` and ``transfer(source, target,
+    amount)``, which returns what is left in ``source``, and a query ``balances()``.
+
+    Args:
+        world: Clock, tasks, randomness.
+        connect: Makes one client.
+        clients: How many run side by side.
+        funds: What each source account starts with.
+        timeout: Seconds after which a call counts as unknown.
+        record: Called with each history event (bank model of ``outlast check``).
+    """
+
+    world: World
+    connect: Callable[[], Client[Any]]
+    clients: int = 8
+    funds: int = 1_000_000_000
+    timeout: float = 30.0
+    record: Callable[[HistoryEvent], None] | None = None
+    accounts: list[Account] = field(default_factory=list)
+    acks: AckTimes = field(default_factory=AckTimes)
+    counts: Counts = field(default_factory=Counts)
+    latencies_ns: list[int] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    _connections: list[Client[Any]] = field(default_factory=list)
+    _tasks: list[TaskHandle] = field(default_factory=list)
+    _stopping: bool = False
+
+    async def start(self) -> None:
+        """Connect, pay money in, and start transferring."""
+        self._connections = [self.connect() for _ in range(self.clients)]
+        for connection in self._connections:
+            await connection.__aenter__()
+        self.accounts = [Account(f"source-{n}", self.funds) for n in range(self.clients)]
+        await asyncio.gather(
+            *(
+                connection.call_json("deposit", {"account": account.name, "amount": self.funds})
+                for connection, account in zip(self._connections, self.accounts, strict=True)
+            )
+        )
+        self._tasks = [
+            self.world.spawn.task(self._client(n), name=f"bank client {n}")
+            for n in range(self.clients)
+        ]
+
+    async def _client(self, number: int) -> None:
+        connection = self._connections[number]
+        account = self.accounts[number]
+        prng = self.world.prng.fork()
+        transfer = 0
+        while not self._stopping:
+            transfer += 1
+            amount = prng.between(1, 100)
+            target = f"till-{prng.below(_TILLS)}"
+            order = {"source": account.name, "target": target, "amount": amount}
+            told = {
+                "from": account.name,
+                "to": target,
+                "amount": amount,
+                "id": f"{number}-{transfer}",
+            }
+            began = self.world.clock.monotonic_ns()
+            self._note(number, "invoke", told, began)
+            try:
+                left = await connection.call_json("transfer", order)
+            except CommandError:
+                self._ended(number, "fail", told)
+                account.refused += 1
+            except (OutlastError, OSError) as error:
+                if happened(error) == "no":
+                    self._ended(number, "fail", told)
+                else:
+                    account.leave_unknown(amount)
+                    self._ended(number, "info", told)
+            else:
+                now = self._ended(number, "ok", told)
+                self.acks.add(now)
+                if len(self.latencies_ns) < _LATENCIES_KEPT:
+                    self.latencies_ns.append(now - began)
+                else:
+                    self.latencies_ns[self.counts.ok % _LATENCIES_KEPT] = now - began
+                problem = account.acknowledge(amount, left)
+                if problem is not None:
+                    self.problems.append(problem)
+
+    def _ended(self, number: int, kind: str, told: dict[str, Any]) -> int:
+        now = self.world.clock.monotonic_ns()
+        setattr(self.counts, kind, getattr(self.counts, kind) + 1)
+        self._note(number, kind, told, now)
+        return now
+
+    def _note(self, number: int, kind: Any, told: dict[str, Any], now: int) -> None:
+        if self.record is not None:
+            self.record(HistoryEvent(number, kind, "transfer", told, time=now))
+
+    async def finish(self) -> Judgement:
+        """Stop the clients, read all balances, and judge."""
+        self._stopping = True
+        await asyncio.gather(*self._tasks, return_exceptions=True)  # type: ignore[call-overload]
+        balances: dict[str, int] = await self._connections[0].call_json("balances", {}, query=True)
+        for connection in self._connections:
+            await connection.close()
+        return judge(self.accounts, balances, self.funds * self.clients, tuple(self.problems))

@@ -1,0 +1,1 @@
+"""Rules of drills, without I/O: gaps, ledgers, verdicts."""
