@@ -12,7 +12,7 @@ from outlast.log.api import Member
 from outlast.log.engines.raft.core.node import RaftNode
 from outlast.log.engines.raft.core.settings import RaftSettings
 from outlast.log.engines.raft.core.types import EntryKind, PersistStalled, Role
-from tests.support.raft_cluster import MS, Cluster, ids
+from tests.support.raft_sim import MS, Cluster, ids
 
 ACTIONS = (
     "propose", "read", "crash", "restart", "isolate", "one_way", "heal", "lost", "connect",

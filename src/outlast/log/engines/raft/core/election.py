@@ -317,6 +317,8 @@ class Election:
     def on_stall(self) -> None:
         """The disk does not answer: a leader hands over if it can, and steps down."""
         s = self.state
+        if not s.writing:
+            return  # it ended meanwhile
         s.stalled = True
         if s.role is Role.LEADER:
             target = self.best_successor()

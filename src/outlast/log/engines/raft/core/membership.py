@@ -78,6 +78,9 @@ class MembershipRules:
         s.config_index, s.config = s.configs[-1]
         if s.config == before:
             return
+        if not s.admitted and s.me in s.config.everyone:
+            s.admitted = True  # durable with the entry itself, by the mark in the same write
+            s.mark()
         s.out.membership = s.config.membership
         s.emit(
             MembersChanged(
@@ -220,14 +223,9 @@ class MembershipRules:
         """A new leader was asked for nothing yet; it may find a joint configuration."""
         self.change = None
 
-    def on_commit(self, before: int) -> None:
-        """A configuration is committed: admit, leave the joint one, finish."""
+    def on_commit(self) -> None:
+        """A configuration is committed: leave the joint one, finish the change."""
         s = self.state
-        if not s.admitted and any(
-            before < at <= s.commit and s.me in config.everyone for at, config in s.configs
-        ):
-            s.admitted = True
-            self._take_role()
         s.mark()
         if s.role is not Role.LEADER or s.config_index > s.commit:
             return

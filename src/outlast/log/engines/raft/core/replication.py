@@ -304,7 +304,7 @@ class Replication:
         if s.seals and s.seals[0] <= index:
             self._commit_seal()
         if s.config_index > before:
-            s.members.on_commit(before)
+            s.members.on_commit()
 
     def _commit_seal(self) -> None:
         s = self.state

@@ -255,7 +255,7 @@ class Snapshots:
         if incoming.seal_index and s.sealed is None:
             s.sealed = s.out.sealed = (LogIndex(incoming.seal_index), incoming.seal_next)
         s.incoming = None
-        s.members.on_commit(min(s.config_index, index) - 1)
+        s.members.on_commit()
 
     def on_failed(self, event: SnapshotFailed) -> None:
         """Receiving, installing or (on a leader) reading ``ref`` failed: start over later."""
