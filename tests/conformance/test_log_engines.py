@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from outlast.testing.log_fixture import MemoryFixture
+from outlast.testing.log_fixture import FileFixture, MemoryFixture
 from outlast.testing.log_suite import CHECKS, Check, LogFixture, run_check
 
-FIXTURES: list[Callable[[], LogFixture]] = [MemoryFixture]
+FIXTURES: list[Callable[[], LogFixture]] = [MemoryFixture, FileFixture]
 
 CASES = [
     pytest.param(fixture, check, id=f"{fixture.__name__}-{check.name}")

@@ -1,9 +1,17 @@
 """Fixtures of the log suite for the engines that need no other process."""
 
-from outlast.host import make_world
-from outlast.kernel import World
+import contextlib
+import shutil
+import tempfile
+
+from outlast.host import HostStorage, make_world
+from outlast.kernel import Storage, World
 from outlast.log.api import Log
+from outlast.log.engines.file import FileLog, FileLogSettings
 from outlast.log.engines.memory import MemoryLog, MemoryLogSettings
+from outlast.log.medium import QueueLimits
+from outlast.log.wal import WalSettings
+from outlast.testing.disk import FaultyDisk
 from outlast.testing.log_suite import Capability, LogFixture
 
 
@@ -36,3 +44,87 @@ class MemoryFixture(LogFixture):
         """Close the log."""
         if self._log is not None:
             await self._log.close()
+
+
+SMALL = FileLogSettings(
+    entry_bytes_max=96 * 1024,
+    wal=WalSettings(
+        segment_bytes=256 * 1024,
+        first_segment_bytes=256 * 1024,
+        hard_state_reserve_bytes=16 * 1024,
+        frame_bytes_max=128 * 1024,
+        cache_bytes_max=64 * 1024,
+        full_retry=0.02,
+    ),
+    queue=QueueLimits(queue_bytes_max=2 * 1024 * 1024, run_bytes_max=64 * 1024),
+)
+"""Small segments and caches, so that short checks cross their borders."""
+
+
+class FileFixture(LogFixture):
+    """Engine ``file`` in a temporary directory, on a disk that can be made to fail.
+
+    Args:
+        storage: What lies below; the machine's own by default.
+        settings: Limits of the log.
+    """
+
+    capabilities = frozenset(Capability)
+    trim_bytes = 600 * 1024
+
+    def __init__(self, storage: Storage | None = None, settings: FileLogSettings = SMALL) -> None:
+        self.disk = FaultyDisk(storage or HostStorage())
+        super().__init__(make_world(storage=self.disk))
+        self.settings = settings
+        self.directory = tempfile.mkdtemp(prefix="outlast-log-")
+        self._log: FileLog | None = None
+
+    async def _open(self) -> Log:
+        self._log = await FileLog.open(self.world, f"{self.directory}/log", settings=self.settings)
+        return self._log
+
+    async def make(self) -> Log:
+        """Open a log where nothing is."""
+        return await self._open()
+
+    async def reopen(self, log: Log) -> Log:
+        """Close and open."""
+        await log.close()
+        return await self._open()
+
+    async def crash(self, log: Log) -> Log:
+        """End the files of the old log under its feet, and open again."""
+        await self._end()
+        return await self._open()
+
+    async def _end(self) -> None:
+        self.disk.cut()
+        self.disk.sync_fails = self.disk.full = False
+        if self._log is not None:
+            with contextlib.suppress(OSError):
+                await self._log.close()
+
+    async def stall(self) -> None:
+        """Hold every flush."""
+        self.disk.stall()
+
+    async def resume(self) -> None:
+        """Let flushes go on."""
+        self.disk.resume()
+
+    async def fill(self) -> None:
+        """Let no file grow."""
+        self.disk.full = True
+
+    async def free(self) -> None:
+        """Let files grow."""
+        self.disk.full = False
+
+    async def fail_sync(self) -> None:
+        """Fail every flush."""
+        self.disk.sync_fails = True
+
+    async def close(self) -> None:
+        """End the log and remove the directory."""
+        await self._end()
+        shutil.rmtree(self.directory, ignore_errors=True)

@@ -49,7 +49,9 @@ def check(promise: int, *needs: Capability) -> Callable[[CheckFunction], CheckFu
 def entry_of(number: int, size: int = 24, tag: str = "e") -> bytes:
     """Return an entry that can be told from every other, of at least ``size`` bytes."""
     head = f"{tag}:{number}:{size}:".encode()
-    return head + bytes((number + place) % 251 for place in range(max(0, size - len(head))))
+    pattern = bytes((number + place) % 251 for place in range(251))
+    missing = max(0, size - len(head))
+    return head + (pattern * (missing // len(pattern) + 1))[:missing]
 
 
 async def put(fixture: LogFixture, log: Log, entry: bytes) -> LogIndex:

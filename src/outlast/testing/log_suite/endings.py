@@ -168,7 +168,9 @@ async def check_a_full_disk_refuses_and_recovers(fixture: LogFixture) -> None:
     for number in range(2000):
         entry = entry_of(number, size, "full")
         try:
-            kept[await fixture.soon(_append(fixture, log, entry), "append")] = entry
+            index = await fixture.soon(_append(fixture, log, entry), "append")
+            require(index not in kept, f"index {index} was given twice on a full disk")
+            kept[index] = entry
         except RejectedError as error:
             require(error.retry_after, f"it does not say when to come back: {error!r}")
             refusals += 1
@@ -187,11 +189,22 @@ async def check_a_full_disk_refuses_and_recovers(fixture: LogFixture) -> None:
         else:
             require(isinstance(result, RejectedError), f"a full disk refused with {result!r}")
     await fixture.free()
-    kept.update(await fill_in(fixture, log, 5, tag="freed"))
+    freed = entry_of(1, tag="freed")
+    kept[await fixture.soon(_append_at_last(fixture, log, freed), "an append with space")] = freed
+    kept.update(await fill_in(fixture, log, 5, tag="on"))
     require_same(await contents(fixture, log), kept, "with space again")
     if Capability.REOPEN in fixture.capabilities:
         log = await fixture.reopen(log)
         require_same(await contents(fixture, log), kept, "reopened after a full disk")
+
+
+async def _append_at_last(fixture: LogFixture, log: Log, entry: bytes) -> int:
+    """Append, coming back as often and as late as the refusals say."""
+    while True:
+        try:
+            return await _append(fixture, log, entry)
+        except RejectedError as error:
+            await fixture.world.timers.sleep(error.retry_after or 0.001)
 
 
 async def _append(fixture: LogFixture, log: Log, entry: bytes) -> int:

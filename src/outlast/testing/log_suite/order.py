@@ -1,6 +1,7 @@
 """Promise 2, total order, promise 4, the tail, and what readers see."""
 
 import asyncio
+from collections.abc import Awaitable
 
 from outlast.kernel import Deadline, ElsewhereError, LogIndex
 from outlast.log.api import Log
@@ -210,14 +211,16 @@ async def check_close_ends_what_waits(fixture: LogFixture) -> None:
     await fixture.turns(1)
     await fixture.soon(log.close(), "close")
     await fixture.soon(asyncio.gather(*tasks, return_exceptions=True), "what waited at close")
-    for late in (
-        log.append(entry_of(10), deadline=fixture.deadline()),
-        log.tail(deadline=fixture.deadline()),
-    ):
-        (result,) = await fixture.soon(
-            asyncio.gather(late, return_exceptions=True), "a call after close"
+    for name in ("append", "tail"):
+        late: Awaitable[int] = (
+            log.append(entry_of(10), deadline=fixture.deadline())
+            if name == "append"
+            else log.tail(deadline=fixture.deadline())
         )
-        require(isinstance(result, Exception), f"a closed log answered {result!r}")
+        (result,) = await fixture.soon(
+            asyncio.gather(late, return_exceptions=True), f"{name} after close"
+        )
+        require(isinstance(result, Exception), f"{name} of a closed log answered {result!r}")
     await fixture.soon(log.close(), "the second close")
 
 
