@@ -42,6 +42,7 @@ def test_ceilings_double_up_to_the_cap() -> None:
 def test_draws_are_even_over_the_whole_range() -> None:
     backoff, prng = Backoff(base=1.0, cap=8.0), Prng(3)
     draws = [backoff.draw_ns(4, prng) for _ in range(4000)]
+    assert backoff.delay(4, Prng(3)) == draws[0] / NS
     assert 0 <= min(draws) < 0.01 * NS
     assert 3.99 * NS < max(draws) <= 4 * NS
     for quarter in range(4):

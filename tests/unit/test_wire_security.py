@@ -90,3 +90,12 @@ def test_loopback_needs_nothing() -> None:
 def test_incomplete_files_are_refused(files: dict[str, str], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         Security.from_files(**files)
+
+
+def test_a_check_for_other_listeners() -> None:
+    assert Security().client_token_check() is None
+    check = Security(tokens=parse_tokens(FILE)).client_token_check()
+    assert check is not None
+    assert check(SECRET)
+    assert check(OTHER)
+    assert not check(SECRET[:-1])

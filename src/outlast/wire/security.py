@@ -6,14 +6,14 @@ time, all of them each time, and appear in no message, event or ``repr``.
 
 import hmac
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from outlast.kernel import ConfigError
 from outlast.wire.address import is_loopback
-from outlast.wire.core.handshake import Credentials, Scope
+from outlast.wire.core.handshake import Credentials, Scope, allows
 
 TOKEN_CHARACTERS_MIN: Final = 16
 
@@ -182,6 +182,20 @@ class Security:
             names=names,
             tls=ssl_object is not None,
         )
+
+    def client_token_check(self) -> Callable[[str], bool] | None:
+        """Return a test of whether a token allows what clients do; ``None`` without tokens.
+
+        For listeners that speak another protocol, such as an HTTP gateway.
+        """
+        if not self.tokens:
+            return None
+
+        def check(token: str) -> bool:
+            found = self.match(token)
+            return found is not None and allows(found.scope, Scope.CLIENT)
+
+        return check
 
     def match(self, token: str) -> Token | None:
         """Return which of the accepted tokens ``token`` is, in time that tells nothing."""

@@ -80,6 +80,10 @@ class Backoff:
         """Return the wait before ``attempt``, in nanoseconds: an even draw up to the ceiling."""
         return prng.between(0, self.ceiling_ns(attempt))
 
+    def delay(self, attempt: int, prng: Prng) -> float:
+        """Return the wait before ``attempt``, in seconds; :meth:`draw_ns` for drivers."""
+        return self.draw_ns(attempt, prng) / _NS
+
 
 @dataclass(frozen=True, slots=True)
 class RetryAfter:

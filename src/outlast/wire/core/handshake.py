@@ -39,6 +39,15 @@ _ALLOWS: Final[Mapping[Scope, frozenset[Scope]]] = {
 }
 
 
+def allows(granted: Scope, needed: Scope) -> bool:
+    """Whether a caller that was granted one scope may do what needs the other.
+
+    >>> allows(Scope.PEER, Scope.CLIENT), allows(Scope.ADMIN, Scope.PEER)
+    (True, False)
+    """
+    return needed in _ALLOWS[granted]
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who one side of a connection says it is.
@@ -221,7 +230,7 @@ def judge_credentials(hello: Hello, needed: Scope, credentials: Credentials) -> 
         return Refuse(
             MISFIT, f"channel {show(hello.channel)!r} needs a token or a certificate; none shown"
         )
-    if needed not in _ALLOWS[granted]:
+    if not allows(granted, needed):
         return Refuse(
             MISFIT,
             f"channel {show(hello.channel)!r} needs scope {needed}; the scope shown is {granted}",

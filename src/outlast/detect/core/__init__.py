@@ -1,0 +1,1 @@
+"""Rules of detection: pure deciders that are given the time."""
