@@ -11,8 +11,8 @@ a checkpoint is being written) and running digests. Outside a running machine th
 and a table is a dict.
 """
 
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, ValuesView
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -70,6 +70,17 @@ class Table(dict[K, V]):
         _shape: Any
         _holes: dict[K, None]
         _tail: dict[K, V]
+
+        @overload
+        def __init__(self) -> None: ...
+        @overload
+        def __init__(self: "Table[str, V]", **pairs: V) -> None: ...
+        @overload
+        def __init__(self, pairs: Mapping[K, V], /) -> None: ...
+        @overload
+        def __init__(self, pairs: Iterable[tuple[K, V]], /) -> None: ...
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
     else:
 
         def __new__(cls, *args: Any, **kwargs: Any) -> "Table[Any, Any]":  # noqa: D102
