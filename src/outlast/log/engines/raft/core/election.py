@@ -127,7 +127,7 @@ class Election:
     def may_stand(self) -> bool:
         """Return whether this node may ask for votes: an admitted voter with a working disk."""
         s = self.state
-        return s.admitted and not s.stalled and not s.stopping and s.config.votes(s.me)
+        return s.admitted and not s.stalled and not s.stopping and s.needed()
 
     def campaign(self, *, pre: bool, transfer: bool = False) -> None:
         """Ask for pre-votes, or enter the next term and ask for votes."""

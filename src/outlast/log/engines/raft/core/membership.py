@@ -227,6 +227,8 @@ class MembershipRules:
         """A configuration is committed: leave the joint one, finish the change."""
         s = self.state
         s.mark()
+        if s.role in (Role.FOLLOWER, Role.LEARNER):
+            self._take_role()
         if s.role is not Role.LEADER or s.config_index > s.commit:
             return
         if s.config.joint:

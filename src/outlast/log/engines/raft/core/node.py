@@ -227,7 +227,8 @@ class RaftNode:
             return True
         if isinstance(message, AppendRequest | SnapshotOffer):
             s.send(sender, AppendResponse(s.term, False, 0, 0, 0, 0, 0, not s.admitted))
-        return False
+        # A pre-vote is given from whatever term the voter is in.
+        return isinstance(message, VoteResponse) and message.pre
 
     # --- what others may look at ---------------------------------------------------------
 

@@ -269,7 +269,17 @@ class State:
         """Return what this node is while it neither leads nor stands for election."""
         if not self.admitted:
             return Role.RECOVERING
-        return Role.FOLLOWER if self.config.votes(self.me) else Role.LEARNER
+        return Role.FOLLOWER if self.needed() else Role.LEARNER
+
+    def needed(self) -> bool:
+        """Return whether this node votes, or did until a change that is not committed.
+
+        A voter that leaves may be the only one that has the final configuration: until that
+        is committed it stands for election, though it counts for nothing (thesis 4.2.2).
+        """
+        if self.config.votes(self.me):
+            return True
+        return self.config_index > self.commit and self.config_at(self.commit).votes(self.me)
 
     def set_leader(self, leader: ReplicaId | None) -> None:
         """Note who leads the current term."""
