@@ -169,6 +169,7 @@ class Replica:
             if snapshotter is not None:
                 without = marker.suspect if suspected else 0
                 await self._world.offload.run("restore", lambda: snapshotter.load_newest(without))
+                self._store.tell()
             self._store.installer = self._install
         self._applier.start()
         self._tasks = [
@@ -482,7 +483,12 @@ class Replica:
             if ref.index <= self.system.index:
                 return
             await self._applier.stop()
-            await self._world.offload.run("restore", lambda: snapshotter.load(ref))
+            try:
+                await self._world.offload.run("restore", lambda: snapshotter.load(ref))
+            except BaseException as error:
+                self._fail(error)  # the state may be half replaced
+                raise
+            snapshotter.tell()
             self._batcher.settle(
                 self.system.sessions,
                 IndefiniteError("a snapshot took the place of the entries that would tell"),

@@ -1,19 +1,20 @@
-"""Snapshots of one replica as files: written aside, made durable, renamed, read back.
+"""Snapshots of one replica as files: written, made durable, named, read back.
 
 Layout of the directory::
 
-    00000000000000001024-9f2c…/     one snapshot: index, beginning of its digest
+    00000000000000001024/           one snapshot, by its index; "-" and digest if received
         chunk-000000 …              BLAKE2b of the chunk (16 bytes), then the chunk (≤ 1 MiB)
-        MANIFEST                    what it is, digests of all chunks, own checksum; last
-    tmp-…  recv-…  bad-…            being written; being received; found damaged, kept aside
+        MANIFEST                    what it is, checksums of all chunks, its own checksum
 
-A snapshot counts once its directory has its final name, and that happens after every file
-and the directory are durable. Then it is read back past the page cache; only after that may
-the log be trimmed. Two are kept, and the log from the older one, so that one damaged snapshot
-costs time and not data (anchors of the design: recovery, section 7).
+A snapshot counts once it has a file named ``MANIFEST``, which is renamed to that name after
+every chunk, the manifest and the directory are durable. Then all of it is read back past the
+page cache, and only after that may the log be trimmed. Two are kept, and the log from the
+older one, so that one damaged snapshot costs time and not data. A damaged one keeps its files
+under ``MANIFEST.bad``. What was received in part stays, and is gone on with.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from hashlib import blake2b
 
 import msgspec
@@ -22,6 +23,7 @@ from outlast.kernel import (
     ConfigError,
     CorruptionError,
     DataError,
+    Event,
     File,
     InvariantError,
     LogIndex,
@@ -38,7 +40,8 @@ _SUM_BYTES = 16
 _DIGEST_BYTES = 32
 _FORMAT = 1
 _MANIFEST = "MANIFEST"
-_TEMPORARY = "tmp-"
+_UNNAMED = "MANIFEST.new"
+_BAD = "MANIFEST.bad"
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -58,6 +61,14 @@ class Manifest(msgspec.Struct, array_like=True):
         """The reference by which engines know it."""
         index, term = LogIndex(self.index), Term(self.term)
         return SnapshotRef(index, term, self.size_bytes, self.digest, len(self.sums))
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A published snapshot and the name of its directory."""
+
+    manifest: Manifest
+    name: str
 
 
 def chunk_sum(chunk: bytes) -> bytes:
@@ -91,7 +102,8 @@ class DiskSnapshotStore:
         """Set by the replica: replaces its state by a received snapshot."""
         self._world = world
         self._storage = world.storage
-        self._found: dict[SnapshotRef, Manifest] | None = None
+        self._found: dict[SnapshotRef, _Kept] | None = None
+        self._events: list[Event] = []
 
     # --- what engines use --------------------------------------------------------------------
 
@@ -107,10 +119,10 @@ class DiskSnapshotStore:
             CorruptionError: The chunk does not match its checksum.
             FileNotFoundError: ``ref`` is no longer kept.
         """
-        manifest = self._manifests().get(ref)
-        if manifest is None:
+        kept = self._manifests().get(ref)
+        if kept is None:
             raise FileNotFoundError(f"snapshot {ref.index} is no longer kept here")
-        return self._read(self._path(ref), number, manifest.sums[number])
+        return self._read(self.path(kept.name), number, kept.manifest.sums[number])
 
     def receive(self, ref: SnapshotRef) -> "DiskSink":
         """Begin or resume receiving ``ref``; what was received of another is forgotten."""
@@ -130,6 +142,7 @@ class DiskSnapshotStore:
     async def open(self) -> None:
         """Read the directory and verify the newest snapshot, setting damaged ones aside."""
         await self._world.offload.run(_LANE, self._manifests)
+        self.tell()
 
     def refs(self) -> list[SnapshotRef]:
         """Return the snapshots that are kept, oldest first."""
@@ -143,55 +156,69 @@ class DiskSnapshotStore:
         """Begin writing the snapshot of the state through ``index``."""
         return SnapshotWriter(self._world, self, index, term)
 
+    def later(self, event: Event) -> None:
+        """Keep an event that was found beside the loop until :meth:`tell`."""
+        self._events.append(event)
+
+    def tell(self) -> None:
+        """Emit the events kept so far; on the loop."""
+        events, self._events = self._events, []
+        for event in events:
+            self._world.events.emit(event)
+
+    def path(self, name: str) -> str:
+        """Return the path of a snapshot's directory."""
+        return f"{self.directory}/{name}"
+
     def set_aside(self, ref: SnapshotRef, reason: str) -> None:
-        """Stop using a damaged snapshot; its files stay under another name (blocking)."""
-        self._found = {kept: m for kept, m in self._manifests().items() if kept != ref}
-        self._set_aside(_name(ref), reason)
+        """Stop using a damaged snapshot; its files stay, without their name (blocking)."""
+        kept = self._manifests().get(ref)
+        self._found = {r: k for r, k in self._manifests().items() if r != ref}
+        if kept is not None:
+            self._set_aside(kept.name, reason)
 
-    def add(self, manifest: Manifest) -> SnapshotRef:
-        """Take a snapshot that was published and verified, and remove the oldest ones."""
-        found = {**self._manifests(), manifest.ref: manifest}
-        old = sorted(found, key=_order)[: -self.keep]
-        # A new dict, as the event loop may be reading the one before.
-        self._found = {ref: m for ref, m in found.items() if ref not in old}
-        for ref in old:
-            self._storage.rmtree(self._path(ref))
-        self._storage.fsync_dir(self.directory)
-        return manifest.ref
-
-    def publish(self, temporary: str, manifest: Manifest) -> SnapshotRef:
-        """Make the files in ``temporary`` durable, rename, read back, and add (blocking).
+    def publish(self, name: str, manifest: Manifest) -> SnapshotRef:
+        """Give the chunks in ``name`` their manifest, read all back, and count it (blocking).
 
         Raises:
             CorruptionError: What was read back is not what was written; it is set aside.
         """
+        path = self.path(name)
         body = _encode(manifest)
-        self._write_file(f"{temporary}/{_MANIFEST}", chunk_sum(body) + body)
-        self._storage.fsync_dir(temporary)
+        self._write_file(f"{path}/{_UNNAMED}", chunk_sum(body) + body)
+        self._storage.fsync_dir(path)
         self._world.fault_point("snapshot.before_rename")
-        target = self._path(manifest.ref)
-        self._storage.rmtree(target)
-        self._storage.rename(temporary, target)
-        self._storage.fsync_dir(self.directory)
+        self._storage.rename(f"{path}/{_UNNAMED}", f"{path}/{_MANIFEST}")
+        self._storage.fsync_dir(path)
         self._world.fault_point("snapshot.before_verify")
         try:
-            self.verify(manifest)
+            self.verify(name, manifest)
         except CorruptionError as error:
-            self._set_aside(_name(manifest.ref), str(error))
+            self._set_aside(name, str(error))
             raise
-        return self.add(manifest)
+        return self._count(name, manifest)
 
-    def verify(self, manifest: Manifest) -> None:
+    def verify(self, name: str, manifest: Manifest) -> None:
         """Read everything back from the disk, not from the page cache (blocking).
 
         Raises:
             CorruptionError: A chunk or the manifest is not what it should be.
         """
-        path = self._path(manifest.ref)
+        path = self.path(name)
         if self._read_manifest(path) != manifest:
             raise CorruptionError("the manifest differs from what was written", file=path)
         for number, expected in enumerate(manifest.sums):
             self._read(path, number, expected, cold=True)
+
+    def _count(self, name: str, manifest: Manifest) -> SnapshotRef:
+        """Add a published snapshot, and remove the oldest beyond those to keep."""
+        found = {**self._manifests(), manifest.ref: _Kept(manifest, name)}
+        old = sorted(found, key=_order)[: -self.keep]
+        # A new dict, as the event loop may be reading the one before.
+        self._found = {ref: kept for ref, kept in found.items() if ref not in old}
+        for ref in old:
+            self._remove(found[ref].name)
+        return manifest.ref
 
     def write_chunk(self, path: str, number: int, chunk: bytes) -> bytes:
         """Write one chunk durably (not yet its name) and return its checksum (blocking)."""
@@ -203,43 +230,47 @@ class DiskSnapshotStore:
 
     # --- files -------------------------------------------------------------------------------
 
-    def _manifests(self) -> dict[SnapshotRef, Manifest]:
+    def _manifests(self) -> dict[SnapshotRef, _Kept]:
         """Read the directory once: leftovers go, damaged snapshots are set aside."""
         if self._found is not None:
             return self._found
         self._storage.makedirs(self.directory)
-        found: dict[SnapshotRef, Manifest] = {}
+        found: dict[SnapshotRef, _Kept] = {}
         verified = False
         for name in reversed(self._storage.listdir(self.directory)):
-            path = f"{self.directory}/{name}"
-            if name.startswith(_TEMPORARY):
-                self._storage.rmtree(path)
             if not name[:1].isdigit():
+                continue
+            path = self.path(name)
+            if not self._storage.exists(f"{path}/{_MANIFEST}"):
+                if "-" not in name and not self._storage.exists(f"{path}/{_BAD}"):
+                    self._storage.rmtree(path)
                 continue
             try:
                 manifest = self._read_manifest(path)
-                if _name(manifest.ref) != name:
-                    raise CorruptionError(f"the manifest is of {_name(manifest.ref)}", file=path)
                 if not verified:
-                    self.verify(manifest)
+                    self.verify(name, manifest)
                     verified = True
             except (CorruptionError, OSError) as error:
                 self._set_aside(name, str(error))
                 continue
-            found[manifest.ref] = manifest
+            found[manifest.ref] = _Kept(manifest, name)
         self._found = found
         return found
 
     def _set_aside(self, name: str, reason: str) -> None:
-        aside = f"{self.directory}/bad-{name}"
-        self._storage.rmtree(aside)
-        if self._storage.exists(f"{self.directory}/{name}"):
-            self._storage.rename(f"{self.directory}/{name}", aside)
-            self._storage.fsync_dir(self.directory)
-        self._world.events.emit(SnapshotRefused(level="error", name=name, reason=reason))
+        path = self.path(name)
+        if self._storage.exists(f"{path}/{_MANIFEST}"):
+            self._storage.rename(f"{path}/{_MANIFEST}", f"{path}/{_BAD}")
+            self._storage.fsync_dir(path)
+        self.later(SnapshotRefused(level="error", name=name, reason=reason))
 
-    def _path(self, ref: SnapshotRef) -> str:
-        return f"{self.directory}/{_name(ref)}"
+    def _remove(self, name: str) -> None:
+        """Remove a snapshot; first its name, as the rest may stay behind a crash."""
+        path = self.path(name)
+        self._storage.unlink(f"{path}/{_MANIFEST}")
+        self._storage.fsync_dir(path)
+        self._storage.rmtree(path)
+        self._storage.fsync_dir(self.directory)
 
     def _read_manifest(self, path: str) -> Manifest:
         body = self._read_sum(f"{path}/{_MANIFEST}", None, cold=True)
@@ -297,7 +328,8 @@ class SnapshotWriter:
         self._store = store
         self._index = index
         self._term = term
-        self._path = f"{store.directory}/{_TEMPORARY}{index:020d}"
+        self._name = f"{index:020d}"
+        self._path = store.path(self._name)
         self._sums: list[bytes] = []
         self._size = 0
 
@@ -321,13 +353,20 @@ class SnapshotWriter:
         manifest = Manifest(
             _FORMAT, self._index, self._term, self._size, digest_of(self._sums), self._sums
         )
-        return await self._world.offload.run(
-            _LANE, lambda: self._store.publish(self._path, manifest)
-        )
+        try:
+            return await self._world.offload.run(
+                _LANE, lambda: self._store.publish(self._name, manifest)
+            )
+        finally:
+            self._store.tell()
 
     async def abandon(self) -> None:
-        """Remove what was written."""
-        await self._world.offload.run(_LANE, lambda: self._world.storage.rmtree(self._path))
+        """Remove what was written; a damaged one that was set aside stays."""
+        await self._world.offload.run(_LANE, self._abandon)
+
+    def _abandon(self) -> None:
+        if not self._world.storage.exists(f"{self._path}/{_BAD}"):
+            self._world.storage.rmtree(self._path)
 
     def _add(self, number: int, chunk: bytes) -> bytes:
         if number == 0:
@@ -343,12 +382,14 @@ class DiskSink:
         self._world = world
         self._store = store
         self._ref = ref
-        self._path = f"{store.directory}/recv-{_name(ref)}"
+        self._name = _received_name(ref)
+        self._path = store.path(self._name)
         storage = world.storage
         storage.makedirs(store.directory)
         for name in storage.listdir(store.directory):
-            if name.startswith("recv-") and name != f"recv-{_name(ref)}":
-                storage.rmtree(f"{store.directory}/{name}")
+            other = store.path(name)
+            if "-" in name and name != self._name and not _named(world, other):
+                storage.rmtree(other)
         storage.makedirs(self._path)
         held = dict.fromkeys(storage.listdir(self._path))
         self._next = 0
@@ -385,11 +426,17 @@ class DiskSink:
             raise ProtocolError(
                 f"snapshot {self._ref.index}: {self._next} of {self._ref.chunk_count} chunks"
             )
-        return await self._world.offload.run(_LANE, self._finish)
+        try:
+            return await self._world.offload.run(_LANE, self._finish)
+        finally:
+            self._store.tell()
 
     async def abandon(self) -> None:
-        """Forget what was received."""
-        await self._world.offload.run(_LANE, lambda: self._world.storage.rmtree(self._path))
+        """Forget what was received; no effect once it is published."""
+        if not _named(self._world, self._path):
+            path = self._path
+            await self._world.offload.run(_LANE, lambda: self._world.storage.rmtree(path))
+            await self._world.offload.run(_LANE, lambda: self._world.storage.makedirs(path))
         self._next = 0
 
     def _write(self, number: int, chunk: bytes) -> None:
@@ -416,15 +463,19 @@ class DiskSink:
                 file=self._path,
             )
         manifest = Manifest(_FORMAT, ref.index, ref.term, size, ref.digest, sums)
-        return self._store.publish(self._path, manifest)
+        return self._store.publish(self._name, manifest)
 
 
 def _order(ref: SnapshotRef) -> tuple[int, bytes]:
     return ref.index, ref.digest
 
 
-def _name(ref: SnapshotRef) -> str:
+def _received_name(ref: SnapshotRef) -> str:
     return f"{ref.index:020d}-{ref.digest[:8].hex()}"
+
+
+def _named(world: World, path: str) -> bool:
+    return world.storage.exists(f"{path}/{_MANIFEST}")
 
 
 def _chunk_name(number: int) -> str:

@@ -48,12 +48,14 @@ class Snapshotter:
 
     def cut(self) -> None:
         """Cut a checkpoint here; left out if the one before is still being written."""
+        index = LogIndex(self._system.index)
         if self._busy:
             self.missed_count += 1
             return
+        if any(ref.index == index for ref in self._store.refs()):
+            return  # replayed after an older snapshot was used: this one is whole already
         self._busy = True
         spec = self._runner.spec
-        index = LogIndex(self._system.index)
         head = make_head(
             cluster=self._cluster,
             machine=spec.name,
@@ -138,6 +140,10 @@ class Snapshotter:
             return ref
         return None
 
+    def tell(self) -> None:
+        """Emit what loading beside the loop had to say; on the loop."""
+        self._store.tell()
+
     def load(self, ref: SnapshotRef) -> None:
         """Replace the state by ``ref`` (blocking).
 
@@ -165,7 +171,7 @@ class Snapshotter:
         # What was loaded lives long: the collector need not walk it again and again.
         gc.freeze()
         seconds = (self._world.clock.monotonic_ns() - begun_ns) / _NS
-        self._world.events.emit(
+        self._store.later(
             SnapshotLoaded(index=ref.index, size_bytes=ref.size_bytes, seconds=seconds)
         )
 
