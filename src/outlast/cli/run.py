@@ -1,0 +1,270 @@
+"""Commands that run nodes: serve, node, init, demo."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from outlast.cli import EXIT_INTERRUPTED, EXIT_NO, EXIT_OK, EXIT_UNKNOWN, show
+from outlast.cli.access import Flag, Routes, parse_routes
+
+if TYPE_CHECKING:
+    from outlast.cluster.local import LocalCluster
+    from outlast.drill.demo import DemoView
+
+Storage = Literal["disk", "lossy"]
+
+
+def serve(
+    target: str,
+    /,
+    *,
+    nodes: int = 3,
+    data: str = "data",
+    port: int = 7400,
+    http_port: int = 7480,
+    storage: Storage = "disk",
+) -> int:
+    """Run a cluster of local nodes, and restart those that die.
+
+    Args:
+        target: FILE.py:Class, module:Class, or a ready machine such as kv.
+        nodes: How many nodes a new cluster has, 1 to 9.
+        data: Directory of the cluster; made at the first start, continued later.
+        port: First port for clients and nodes; 0 takes free ones.
+        http_port: First port of the HTTP gateways; 0 takes free ones.
+        storage: disk, or lossy: a kill loses all that was not fsynced, like a power cut.
+    """
+    from outlast.cluster import LocalCluster
+    from outlast.host import default_world
+    from outlast.state import load_machine
+
+    load_machine(target)
+    cluster = LocalCluster(
+        default_world(),
+        target,
+        data,
+        nodes=nodes,
+        port=port,
+        http_port=http_port,
+        storage=storage,
+    )
+    return asyncio.run(_serve(cluster))
+
+
+async def _serve(cluster: "LocalCluster") -> int:
+    asked: list[int] = []
+    until = asyncio.Event()
+
+    def stop(number: int) -> None:
+        asked.append(number)
+        until.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    ended = asyncio.ensure_future(cluster.ended())
+    stopped = asyncio.ensure_future(until.wait())
+    ready = asyncio.ensure_future(cluster.ready())
+    try:
+        await cluster.start()
+        await asyncio.wait({ended, stopped, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if ready.done() and not asked and not ended.done():
+            ready.result()
+            print(show.serving(cluster.plan, fresh=cluster.fresh), flush=True)
+            await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            ended.result()
+            from outlast.cli import say
+
+            return say("a node ended again and again; its log says why", EXIT_NO)
+        return EXIT_INTERRUPTED if signal.SIGINT in asked else EXIT_OK
+    finally:
+        for task in (ended, stopped, ready):
+            task.cancel()
+        await asyncio.gather(ended, stopped, ready, return_exceptions=True)
+        await cluster.stop()
+
+
+def node(
+    target: str,
+    /,
+    *,
+    id: str,
+    listen: str,
+    data: str,
+    advertise: str = "",
+    peers: str = "",
+    route: Routes = (),
+    http: str | None = None,
+    cluster: str = "",
+    storage: Storage = "disk",
+    tls_cert: str | None = None,
+    tls_key: str | None = None,
+    tls_ca: str | None = None,
+    tokens: str | None = None,
+    token: str | None = None,
+) -> int:
+    """Run one node of a cluster.
+
+    Args:
+        target: FILE.py:Class, module:Class, or a ready machine such as kv.
+        id: Id of the node, for life.
+        listen: HOST:PORT to listen on for nodes and clients.
+        data: Its data directory, made by `outlast init`; empty to be admitted anew.
+        advertise: HOST:PORT that others dial; --listen by default.
+        peers: The other members, NODE=HOST:PORT,…, to ask for admission.
+        route: NODE=HOST:PORT: dial this instead of what is learnt. Repeatable.
+        http: HOST:PORT of the HTTP gateway; none by default.
+        cluster: Cluster id that the directory must belong to.
+        storage: disk, or lossy: a kill loses all that was not fsynced, like a power cut.
+        tls_cert: Own certificate, a PEM file; its name is the node's id.
+        tls_key: Its private key, a PEM file.
+        tls_ca: Authorities to trust, a PEM file; turns TLS on.
+        tokens: File of accepted tokens, lines of `name scope token`.
+        token: Token to show to other nodes; the first peer token by default.
+    """
+    from outlast.cluster import NodeSettings, run_node
+    from outlast.cluster.identity import check_node_id, parse_peers
+    from outlast.wire import Security
+
+    _log_to_stderr()
+    settings = NodeSettings(
+        node=check_node_id(id),
+        data=data,
+        listen=listen,
+        advertise=advertise,
+        peers=parse_peers(peers) if peers else {},
+        routes=parse_routes(route),
+        http=http,
+        cluster=cluster,
+        security=Security.from_files(
+            certificate=tls_cert, key=tls_key, ca=tls_ca, tokens=tokens, token=token
+        ),
+    )
+    return run_node(target, settings, storage=storage, notify=lambda text: _note(id, text))
+
+
+def _note(node: str, text: str) -> None:
+    print(f"{node}: {text}", file=sys.stderr, flush=True)
+
+
+def _log_to_stderr() -> None:
+    import logging
+
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+
+
+def init(
+    *,
+    id: str,
+    peers: str,
+    data: str,
+    cluster: str | None = None,
+    json: Flag = False,
+) -> int:
+    """Make a founding member of a new cluster, once per machine.
+
+    Args:
+        id: Id of this node, one of the peers.
+        peers: All founding members, NODE=HOST:PORT,…, the same on each machine.
+        data: Its data directory, empty or missing.
+        cluster: Cluster id; drawn on the first machine, to be given on the others.
+        json: Print JSON.
+    """
+    from outlast.cluster import draw_cluster_id, init_node
+    from outlast.cluster.identity import check_node_id, parse_peers
+    from outlast.host import default_world
+    from outlast.kernel import ClusterId
+
+    world = default_world()
+    identity = init_node(
+        world.storage,
+        data,
+        check_node_id(id),
+        parse_peers(peers),
+        cluster=ClusterId(cluster) if cluster else draw_cluster_id(world.prng),
+    )
+    print(show.initialised(identity, data, peers, drawn=not cluster, as_json=json))
+    return EXIT_OK
+
+
+def demo(
+    target: str = "bank",
+    /,
+    *,
+    seconds: float = 30.0,
+    clients: int = 16,
+    every: float = 4.0,
+    nodes: int = 3,
+    data: str | None = None,
+    json: Flag = False,
+    history: str | None = None,
+) -> int:
+    """Kill the leader of a cluster under load again and again; judge what is left.
+
+    Args:
+        target: A machine with deposit, transfer and balances; a ready one by default.
+        seconds: How long the load runs, at least 5.
+        clients: How many callers transfer money.
+        every: Seconds between kills.
+        nodes: How many nodes, 1 to 9.
+        data: Directory of the cluster; a temporary one by default.
+        json: Print the result as JSON.
+        history: File for the history of all operations, JSON lines.
+    """
+    from outlast.kernel import ConfigError
+
+    for name, value, least in (
+        ("--seconds", seconds, 5), ("--clients", clients, 1), ("--every", every, 0.5)
+    ):  # fmt: skip
+        if value < least:
+            message = f"{name} {value:g}: give at least {least:g}"
+            raise ConfigError(message)
+    with contextlib.ExitStack() as stack:
+        if data is None:
+            data = stack.enter_context(tempfile.TemporaryDirectory(prefix="outlast-demo-"))
+        record = stack.enter_context(_recorder(history)) if history is not None else None
+        from outlast.cluster import LocalCluster
+        from outlast.host import default_world
+
+        cluster = LocalCluster(default_world(), target, data, nodes=nodes, port=0, http_port=None)
+        options = {"seconds": seconds, "clients": clients, "every": every, "record": record}
+        view = asyncio.run(_demo(cluster, options))
+    print(show.demo_json(view) if json else show.demo_text(view))
+    return {"survived": EXIT_OK, "failed": EXIT_NO}.get(view.verdict or "", EXIT_UNKNOWN)
+
+
+async def _demo(cluster: "LocalCluster", options: dict[str, Any]) -> "DemoView":
+    from outlast.cluster.connect import connect
+    from outlast.drill.demo import Demo
+    from outlast.host import default_world
+
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    with show.DemoScreen() as screen:
+        return await Demo(
+            default_world(),
+            cluster,
+            lambda: connect(None, cluster.addresses, timeout=30.0),
+            show=screen.show,
+            **options,
+        ).run()
+
+
+@contextlib.contextmanager
+def _recorder(path: str) -> Iterator[Any]:
+    with Path(path).open("w", encoding="utf-8") as file:
+
+        def record(event: Any) -> None:
+            file.write(json.dumps(show.history_line(event)) + "\n")
+
+        yield record
