@@ -44,6 +44,7 @@ class Wal:
         self._places = opened.places
         self._reader = FrameReader(world.storage, opened.segments)
         self._cache = RunCache(settings.cache_bytes_max)
+        self._trims: dict[asyncio.Future[None], None] = {}
         self._group = GroupCommit(
             GroupContext(
                 world, directory, identity, settings, lane, opened.writer, opened.view,
@@ -269,20 +270,14 @@ class Wal:
         return self._ahead.base[0] + 1
 
     def _spawn_trim(self, oldest: int, paths: list[str]) -> None:
+        trim = asyncio.ensure_future(self._drop(oldest, paths))
+        self._trims[trim] = None
+        trim.add_done_callback(self._dropped)
+
+    async def _drop(self, oldest: int, paths: list[str]) -> None:
         run = self._world.offload.run
-        record = asyncio.ensure_future(run(self._lane, lambda: self._writer.record(oldest=oldest)))
-
-        def recorded(attempt: "asyncio.Future[None]") -> None:
-            error = error_of(attempt)
-            if error is not None:
-                self._group.fail(error)
-                return
-            removal = asyncio.ensure_future(
-                run(f"{self._lane}-spare", partial(self._remove, paths))
-            )
-            removal.add_done_callback(self._removed)
-
-        record.add_done_callback(recorded)
+        await run(self._lane, lambda: self._writer.record(oldest=oldest))
+        await run(f"{self._lane}-spare", partial(self._remove, paths))
 
     def _remove(self, paths: list[str]) -> None:
         """Remove oldest first, each durably: after a crash no gap can be in the middle."""
@@ -290,8 +285,9 @@ class Wal:
             self._world.storage.unlink(path)
             self._world.storage.fsync_dir(self._directory)
 
-    def _removed(self, attempt: "asyncio.Future[None]") -> None:
-        error = error_of(attempt)
+    def _dropped(self, trim: "asyncio.Future[None]") -> None:
+        self._trims.pop(trim, None)
+        error = error_of(trim)
         if error is not None:
             self._group.fail(error)
 
@@ -299,6 +295,8 @@ class Wal:
         """Wait for what was appended, seal the segment, unlock. Calling it again does nothing."""
         if self._group.closing:
             return
+        if self._trims:  # or the next open would find what they are removing
+            await asyncio.wait(list(self._trims))
         try:
             await self._group.close()
         finally:
