@@ -28,6 +28,14 @@ async def test_broken_engine_is_caught(make: Callable[[], LogFixture], broken: B
     print(caught.value)
 
 
+@pytest.mark.anyio
+async def test_an_fsync_that_does_nothing_is_caught() -> None:
+    """The good engine on storage that forgets everything at a power cut."""
+    fixture = FileFixture(sync_is_noop=True)
+    with pytest.raises(CheckFailed):
+        await run_check(BY_NAME["acknowledged_survives_a_crash"], fixture, timeout=10)
+
+
 def test_every_broken_engine_is_run() -> None:
     run = {str(case.values[1]) for case in CASES}
     assert run == {str(broken) for broken in BROKEN}

@@ -5,7 +5,8 @@ import shutil
 import tempfile
 
 from outlast.host import HostStorage, make_world
-from outlast.kernel import Storage, World
+from outlast.host.lossy import LossyStorage
+from outlast.kernel import Prng, World
 from outlast.log.api import Log
 from outlast.log.engines.file import FileLog, FileLogSettings
 from outlast.log.engines.memory import MemoryLog, MemoryLogSettings
@@ -64,16 +65,23 @@ SMALL = FileLogSettings(
 class FileFixture(LogFixture):
     """Engine ``file`` in a temporary directory, on a disk that can be made to fail.
 
+    A crash is a power cut: what was not fsynced is lost, and the last write may be torn.
+
     Args:
-        storage: What lies below; the machine's own by default.
         settings: Limits of the log.
+        seed: Decides what a power cut tears.
+        sync_is_noop: Plants the bug that no fsync reaches the disk.
     """
 
     capabilities = frozenset(Capability)
     trim_bytes = 600 * 1024
 
-    def __init__(self, storage: Storage | None = None, settings: FileLogSettings = SMALL) -> None:
-        self.disk = FaultyDisk(storage or HostStorage())
+    def __init__(
+        self, settings: FileLogSettings = SMALL, *, seed: int = 1, sync_is_noop: bool = False
+    ) -> None:
+        self._prng = Prng(seed)
+        self._lossy = LossyStorage(HostStorage(), self._prng.fork(), sync_is_noop=sync_is_noop)
+        self.disk = FaultyDisk(self._lossy)
         super().__init__(make_world(storage=self.disk))
         self.settings = settings
         self.directory = tempfile.mkdtemp(prefix="outlast-log-")
@@ -93,8 +101,9 @@ class FileFixture(LogFixture):
         return await self._open()
 
     async def crash(self, log: Log) -> Log:
-        """End the files of the old log under its feet, and open again."""
+        """Cut the power under the old log's feet, and open again."""
         await self._end()
+        self._lossy.power_cut(self._prng)
         return await self._open()
 
     async def _end(self) -> None:

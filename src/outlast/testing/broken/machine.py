@@ -225,7 +225,7 @@ BROKEN: dict[type[StateMachine], str] = {
     StaleIndex: "StaleIndex.own: left derived field '_by_owner' other than __post_init__",
     WrongResult: "WrongResult.find: WrongResult.find returned None; its annotation says int",
     WrongValue: "WrongValue.put: Table 'names': str ",
-    WrongField: "WrongField.put: left state that cannot be saved",
+    WrongField: "WrongField.put: field 'limit': str ",
     Replaced: "Replaced.reset: Replaced.reset replaced Table 'names'",
     BusyQuery: "BusyQuery.read: is a query and changed field 'reads'",
     Failing: "Failing.load: raised FileNotFoundError, which stops the node",
