@@ -195,6 +195,92 @@ def test_a_table_takes_only_its_types_and_the_command_is_undone() -> None:
     assert runner.machine.balances == {"a": 1}  # type: ignore[attr-defined]
 
 
+@dataclass(frozen=True)
+class Rate:
+    value: float
+    tags: tuple[str, ...] = ()
+
+
+@dataclass
+class Rates(StateMachine):
+    rates: Table[str, float] = field(default_factory=Table)
+    records: Table[int, Rate] = field(default_factory=Table)
+    top: float = 0.0
+    other: Table[str, float] = field(default_factory=Table)
+
+    @command
+    def put(self, value: int, how: str) -> None:
+        self.rates["plain"] = value
+        self.records[1] = Rate(value, ["a"])  # type: ignore[arg-type]
+        self.top = value
+        self.rates.pop("gone", None)
+        if how == "tail":
+            self.rates["x"] = 1.5
+            del self.rates["x"]
+            self.rates["gone"] = value
+        if how == "key":
+            self.records[True] = Rate(1.5)
+        if how == "field":
+            self.top = "high"  # type: ignore[assignment]
+        if how == "record":
+            self.records[2] = Rate("high")  # type: ignore[arg-type]
+
+
+RATES = machine_spec(Rates)
+
+
+def put_rates(runner: Runner, how: str) -> tuple[int, bytes]:
+    return runner.execute("put", RATES.encode_args("put", (2, how)), Context())
+
+
+@pytest.mark.parametrize("how", ["", "tail"])
+def test_values_are_kept_as_a_restore_would_give_them(how: str) -> None:
+    runner = Runner(RATES)
+    assert put_rates(runner, how)[0] == 0
+    other = Runner(RATES)
+    other.restore(runner.checkpoint(), version=1, schema=RATES.schema)
+    assert repr(other.machine) == repr(runner.machine)
+    assert "tags=('a',)" in repr(runner.machine)
+    assert "top=2.0" in repr(runner.machine)
+
+
+@pytest.mark.parametrize(
+    ("how", "line"),
+    [
+        ("key", "Table 'records': key bool True is not int"),
+        ("field", "field 'top': str 'high' is not float"),
+        ("record", "Table 'records': Rate … is not Rate"),
+    ],
+)
+def test_values_that_no_restore_would_take_undo_the_command(how: str, line: str) -> None:
+    runner = Runner(RATES)
+    status, body = put_rates(runner, how)
+    assert status == 1
+    assert str(decode_error(body, RATES)).startswith(line)
+    assert (runner.machine.rates, runner.machine.records) == ({}, {})  # type: ignore[attr-defined]
+    runner.digest()
+
+
+def test_tables_that_are_equal_are_not_taken_for_one_another() -> None:
+    runner = Runner(MOVES, Moves(Table(a=1), Table(a=1, b=2)))
+    assert runner.execute("act", b"\x80", Context()) == (0, b"\xc0")
+    assert runner.machine == Moves(Table(a=1), Table(a=1))
+
+
+@dataclass
+class Moves(StateMachine):
+    one: Table[str, int] = field(default_factory=Table)
+    two: Table[str, int] = field(default_factory=Table)
+
+    @command
+    def act(self) -> None:
+        self.one["a"] = 1
+        del self.two["b"]
+
+
+MOVES = machine_spec(Moves)
+
+
 def test_a_key_set_anew_after_deletion_stands_at_the_end_and_a_table_can_be_returned() -> None:
     runner = make(a=1, b=2)
     assert list(call(runner, "move_to_end", "a").items()) == [("b", 2), ("a", 1)]  # type: ignore[attr-defined]
@@ -339,5 +425,5 @@ def test_a_damaged_checkpoint_is_refused_and_the_state_stays(damage: str) -> Non
 def test_a_plain_field_of_the_wrong_type_stops_the_checkpoint_not_the_restore() -> None:
     runner = make()
     runner.machine.count = "many"  # type: ignore[attr-defined]
-    with pytest.raises(DataError, match=r"field 'count' holds str 'many', which is not int"):
+    with pytest.raises(DataError, match=r"field 'count': str 'many' is not int"):
         runner.checkpoint()

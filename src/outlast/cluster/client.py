@@ -38,6 +38,7 @@ from outlast.state import (
     result_of,
 )
 from outlast.state.core.client_session import Request
+from outlast.state.core.reply import OK
 from outlast.wire import Security
 
 P = ParamSpec("P")
@@ -136,8 +137,15 @@ class Client(Generic[M]):
             raise CommandTypeError(message)
         name = operation.name
         body = spec.encode_args(name, args, kwargs)
-        reply = await self.reply(name, body, query=operation.kind == "query")
-        result: R = result_of(
+        if operation.kind == "query":
+            reply = await self.reply(name, body, query=True)
+        else:
+            reply = await self._repeated(name, body)
+        result: R
+        if reply.status == OK:
+            result = spec.decode_result(name, reply.body)
+            return result
+        result = result_of(
             reply,
             lambda raw: spec.decode_result(name, raw),
             lambda raw: decode_error(raw, spec),
@@ -162,15 +170,10 @@ class Client(Generic[M]):
 
         Errors of commands are in the reply; all others are raised as by :meth:`call`.
         """
-        deadline = self._deadline()
         if query:
             body = _ENCODE(Query(name, args, stale))
-            return await self._courier.request(Kind.QUERY, lambda: body, deadline)
-        while True:
-            try:
-                return await self._command(name, args, deadline)
-            except SessionExpiredError:
-                continue  # surely not executed: once more, under a new session
+            return await self._courier.request(Kind.QUERY, lambda: body, self._deadline())
+        return await self._repeated(name, args)
 
     async def register(self) -> int:
         """Open the session now, which the first command would otherwise do; return its id."""
@@ -193,41 +196,40 @@ class Client(Generic[M]):
 
     # --- commands in a session ---------------------------------------------------------------
 
-    async def _command(self, name: str, args: bytes, deadline: Deadline) -> Reply:
-        session = self._session or await self._open_session(deadline)
-        while session.full:
-            await self._wait_for_room(session, deadline)
-        request = session.begin(name, args, current_idempotency_key())
-        answered = False
-        try:
-            reply = await self._courier.request(
-                Kind.COMMAND, lambda: session.attempt(request), deadline
-            )
-            answered = True
-            return reply
-        except SessionExpiredError:
-            answered = True
-            if self._session is session:
-                self._session = None
-            raise
-        except OutlastError as error:
-            answered = error.happened == "no"
-            raise self._told(request, error) from error
-        finally:
-            self._close_request(session, request, answered)
-
-    @staticmethod
-    def _told(request: Request, error: OutlastError) -> OutlastError:
-        return final_error(request, error)
+    async def _repeated(self, name: str, args: bytes) -> Reply:
+        deadline = self._deadline()
+        while True:
+            session = self._session
+            if session is None:
+                session = await self._open_session(deadline)
+            while session.full:
+                await self._wait_for_room(session, deadline)
+            request = session.begin(name, args, current_idempotency_key())
+            answered = False
+            try:
+                reply = await self._courier.request(
+                    Kind.COMMAND, partial(session.attempt, request), deadline
+                )
+                answered = True
+                return reply
+            except SessionExpiredError:
+                answered = True  # surely not executed: once more, under a new session
+                if self._session is session:
+                    self._session = None
+            except OutlastError as error:
+                answered = error.happened == "no"
+                raise final_error(request, error) from error
+            finally:
+                self._close_request(session, request, answered)
 
     def _close_request(self, session: RequestWindow, request: Request, answered: bool) -> None:
         if answered or request.attempt_count == 0:
             session.end(request)
-        else:
-            session.give_up(request)
-            if session.unresolved and self._settling is None and not self._courier.closed:
-                self._settling = self._world.spawn.task(self._settle(session), name="settle")
-        self._room.set()
+            self._room.set()
+            return
+        session.give_up(request)
+        if session.unresolved and self._settling is None and not self._courier.closed:
+            self._settling = self._world.spawn.task(self._settle(session), name="settle")
 
     async def _wait_for_room(self, session: RequestWindow, deadline: Deadline) -> None:
         self._room.clear()

@@ -8,7 +8,8 @@ leader is repeated with growing, jittered waits, until the deadline.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -33,6 +34,8 @@ from outlast.state import Reply, decode_reply, decode_reply_error
 from outlast.state.core.reply import COMMAND_ERROR
 from outlast.wire import Identity, Security
 
+_REPLY = int(Kind.REPLY)
+_NEVER_NS = Deadline.never().at_ns
 _SILENCE_NS = 250_000_000
 _ASK_AGAIN_NS = 150_000_000
 _BACKOFF = Backoff(base=0.01, cap=0.5)
@@ -50,7 +53,8 @@ class Call:
     stream: int
     kind: Kind
     body: Callable[[], bytes]
-    future: "asyncio.Future[bytes | Reply]"
+    future: "asyncio.Future[Any]"
+    deadline_ns: int
     repeatable: bool = True
     pinned: bool = False
     maybe: bool = False
@@ -60,7 +64,7 @@ class Call:
     repeats: int = 0
     waiting: bool = False
     refusal: OutlastError | None = None
-    timers: list[TimerHandle] = field(default_factory=list)
+    timers: tuple[TimerHandle, ...] = ()
 
 
 class Courier:
@@ -88,6 +92,10 @@ class Courier:
         self._calls: dict[int, Call] = {}
         self._parked: dict[int, Call] = {}
         self._stream = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._current: Link | None = None
+        self._alarm: TimerHandle | None = None
+        self._alarm_ns = _NEVER_NS
         self._watch: TimerHandle | None = None
         self._asking: TimerHandle | None = None
         self.view: View | None = None
@@ -119,11 +127,18 @@ class Courier:
         if deadline.passed(self._clock_ns()):
             message = "the deadline had passed before the call was sent"
             raise TooLateError(message)
-        call = self._new_call(kind, body)
+        call = self._new_call(kind, body, deadline)
         call.repeatable = repeatable
-        self._route(call)
-        reply = await self._wait(call, deadline)
-        return reply if isinstance(reply, Reply) else decode_reply(reply)
+        link = self._current
+        if link is not None and link.connection is not None:
+            self._transmit(call, link)
+        else:
+            self._route(call)
+        try:
+            reply: Reply = await call.future
+            return reply
+        finally:
+            self._forget(call)
 
     async def ask_node(self, address: str, kind: Kind, deadline: Deadline) -> bytes:
         """Send ``kind`` without a body to the node at ``address`` and return its answer.
@@ -135,11 +150,14 @@ class Courier:
         while not deadline.passed(self._clock_ns()):
             link = self.links.by_address.get(address)
             if link is not None and link.open:
-                call = self._new_call(kind, bytes)
+                call = self._new_call(kind, bytes, deadline)
                 call.pinned = True
                 self._transmit(call, link)
-                answer = await self._wait(call, deadline)
-                return answer if isinstance(answer, bytes) else b""
+                try:
+                    answer: bytes = await call.future
+                finally:
+                    self._forget(call)
+                return answer
             self.links.want(address)
             await self._world.timers.sleep(0.01)
         raise UnavailableError(f"{address}: {self.links.errors.get(address, 'no answer')}")
@@ -148,7 +166,7 @@ class Courier:
         """Close; what is under way ends with :class:`ConnectionLostError`."""
         self.closed = True
         self.links.close()
-        for timer in (self._watch, self._asking):
+        for timer in (self._watch, self._asking, self._alarm):
             if timer is not None:
                 timer.cancel()
         for call in list(self._calls.values()):
@@ -161,29 +179,45 @@ class Courier:
 
     # --- calls -------------------------------------------------------------------------------
 
-    def _new_call(self, kind: Kind, body: Callable[[], bytes]) -> Call:
+    def _new_call(self, kind: Kind, body: Callable[[], bytes], deadline: Deadline) -> Call:
         if self.closed:
             message = "the client is closed"
             raise UnavailableError(message)
-        self._stream = (self._stream + 1) & 0xFFFFFFFF
-        future = asyncio.get_running_loop().create_future()
-        call = Call(self._stream, kind, body, future)
-        self._calls[call.stream] = call
+        self._stream = stream = (self._stream + 1) & 0xFFFFFFFF
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        call = Call(stream, kind, body, loop.create_future(), deadline.at_ns)
+        self._calls[stream] = call
+        if deadline.at_ns < self._alarm_ns:
+            self._arm_alarm(deadline.at_ns)
         return call
 
-    async def _wait(self, call: Call, deadline: Deadline) -> bytes | Reply:
-        timer = None
-        if not deadline.endless:
-            timer = self._world.timers.call_at(deadline.at_ns, lambda: self._late(call))
-        try:
-            return await call.future
-        finally:
-            if timer is not None:
-                timer.cancel()
-            self._calls.pop(call.stream, None)
+    def _forget(self, call: Call) -> None:
+        self._calls.pop(call.stream, None)
+        if self._parked:
             self._parked.pop(call.stream, None)
-            for one in call.timers:
-                one.cancel()
+        for one in call.timers:
+            one.cancel()
+
+    def _arm_alarm(self, at_ns: int) -> None:
+        """Have one timer for all deadlines, at the nearest that was ever asked for."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_ns = at_ns
+        self._alarm = self._world.timers.call_at(at_ns, self._on_alarm)
+
+    def _on_alarm(self) -> None:
+        self._alarm, self._alarm_ns = None, _NEVER_NS
+        now = self._clock_ns()
+        nearest = _NEVER_NS
+        for call in list(self._calls.values()):
+            if call.deadline_ns <= now:
+                self._late(call)
+            else:
+                nearest = min(nearest, call.deadline_ns)
+        if nearest < _NEVER_NS and not self.closed:
+            self._arm_alarm(nearest)
 
     def _late(self, call: Call) -> None:
         if call.maybe or call.sent_to is not None:
@@ -207,8 +241,10 @@ class Courier:
     # --- sending -----------------------------------------------------------------------------
 
     def _leader_link(self) -> Link | None:
+        """Return the open link to the leader, and remember it for the calls to come."""
         leader = self.routing.leader
-        return self.links.to_node(leader) if leader else None
+        self._current = self.links.to_node(leader) if leader else None
+        return self._current
 
     def _route(self, call: Call) -> None:
         link = self._leader_link()
@@ -220,9 +256,12 @@ class Courier:
             self._follow()
 
     def _transmit(self, call: Call, link: Link) -> None:
-        self._parked.pop(call.stream, None)
-        if call.sent_to is not None:
-            call.maybe = True
+        if call.sends:
+            self._parked.pop(call.stream, None)
+            if call.sent_to is not None:
+                call.maybe = True
+        elif self._parked:
+            self._parked.pop(call.stream, None)
         call.sends += 1
         call.sent_to = link
         call.sent_ns = self._clock_ns()
@@ -282,6 +321,7 @@ class Courier:
 
     def link_down(self, link: Link) -> None:
         """Ask the others at once when it was the leader's."""
+        self._current = None
         was_leader = bool(link.node) and self.routing.doubt(link.node)
         for call in list(self._calls.values()):
             if call.sent_to is not link:
@@ -300,7 +340,7 @@ class Courier:
     def link_frame(self, link: Link, kind: int, stream: int, body: bytes) -> None:
         """Take an answer or a view."""
         call = self._calls.get(stream)
-        if kind == Kind.REPLY:
+        if kind == _REPLY:
             if call is not None and not call.future.done():
                 self._on_reply(call, link, decode_reply(body))
         elif kind == Kind.VIEW:
@@ -311,6 +351,7 @@ class Courier:
     def _on_view(self, link: Link, view: View) -> None:
         seats = [SeatView(seat.node, seat.address) for seat in view.seats]
         changed = self.routing.learn(view.term, view.leader, seats)
+        self._current = None
         if view.term >= self.routing.term:
             self.view = view
         if (
@@ -321,7 +362,8 @@ class Courier:
             self._follow()
 
     def _on_reply(self, call: Call, link: Link, reply: Reply) -> None:
-        self.routing.trust(link.node)
+        if self.routing.doubted:
+            self.routing.trust(link.node)
         if reply.status <= COMMAND_ERROR:
             call.future.set_result(reply)
             return
@@ -348,6 +390,7 @@ class Courier:
 
     def _redirect(self, call: Call, link: Link, hint: str) -> None:
         self.routing.redirected(link.node, hint)
+        self._current = None
         call.repeats += 1
         if call.repeats > 2 and not hint:
             self._repeat_later(call, 0.0)
@@ -367,4 +410,5 @@ class Courier:
                 call.waiting = False
                 self._route(call)
 
-        call.timers.append(self._world.timers.call_at(self._clock_ns() + wait_ns, again))
+        timer = self._world.timers.call_at(self._clock_ns() + wait_ns, again)
+        call.timers = (*call.timers, timer)
