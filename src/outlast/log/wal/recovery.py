@@ -196,8 +196,11 @@ def _read_segment(
     if not log.segments:
         log.view = View((header.last_index, header.last_term), (header.term, header.vote or None))
         log.chain = header.chain
+    broken = log.tail is not None and log.tail[1].status is Status.CORRUPT
     problem = _continues(log, header, first_seq)
-    if problem:
+    if broken:  # where that segment ended is not known, so nothing can be compared with it
+        log.view = View((header.last_index, header.last_term), (header.term, header.vote or None))
+    elif problem:
         log.damage.append(
             Damage(name, 0, log.view.last + 1, header.last_index, 0, problem, log.next_seq)
         )
