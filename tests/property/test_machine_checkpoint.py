@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -104,3 +105,36 @@ def test_changes_and_answers_are_equal_on_a_replica_restored_anywhere(
         assert runner.execute("act", args, Context()) == other.execute("act", args, Context())
         assert runner.take_changes() == other.take_changes()
         assert pairs(runner) == pairs(other)
+
+
+def replay(tables: dict[str, dict[int, int]], changes: bytes) -> int:
+    """Apply changes to plain dicts; return the last count they hold."""
+    count = 0
+    for commit in msgspec.msgpack.decode(changes) if changes else []:
+        if isinstance(commit, dict):
+            count = commit["count"]
+            continue
+        sets, holes, tails = commit if isinstance(commit[0], list) else (commit, [], [])
+        for at in range(0, len(sets), 3):
+            tables[sets[at]][sets[at + 1]] = sets[at + 2]
+        for at in range(0, len(holes), 2):
+            del tables[holes[at]][holes[at + 1]]
+        for at in range(0, len(tails), 3):
+            tables[tails[at]][tails[at + 1]] = tails[at + 2]
+    return count
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(KEYS, KEYS), CALLS)
+def test_changes_replayed_on_dicts_give_the_same_pairs_in_the_same_order(
+    one: dict[int, int], calls: list[Any]
+) -> None:
+    runner = Runner(SPEC, Many(Table(one)))
+    tables: dict[str, dict[int, int]] = {"one": dict(one), "two": {}}
+    done = 0
+    for steps, fails, _ in calls:
+        runner.execute("act", SPEC.encode_args("act", (steps, fails)), Context())
+        done += not fails
+        count = replay(tables, runner.take_changes())
+        assert count in {0, done}
+        assert [list(table.items()) for table in tables.values()] == list(pairs(runner)[:2])

@@ -319,6 +319,7 @@ def test_wrong_arguments_are_named_before_anything_is_sent(
     [
         (msgspec.msgpack.encode({"source": "a", "target": 5}), "'target' is int 5; expected str"),
         (msgspec.msgpack.encode({"source": "a", "to": 5}), "has no argument 'to'; it takes (sour"),
+        (msgspec.msgpack.encode({"source": "a", "target": "b", "x": 1}), "has no argument 'x'"),
         (msgspec.msgpack.encode(["a", "b"]), "expected a map by name"),
         (b"\xc1", "not a msgpack map"),
     ],

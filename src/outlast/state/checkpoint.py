@@ -49,7 +49,7 @@ def records_of(chunks: Iterable[bytes]) -> Iterator[list[Any]]:
     """Yield records, each with its last part still encoded (``msgspec.Raw``).
 
     Raises:
-        DataError: A chunk is no chunk, or the last record is cut off.
+        DataError: A chunk is no chunk, or a record cannot be decoded.
     """
     parts: list[bytes] = []
     for number, chunk in enumerate(chunks):
@@ -67,8 +67,6 @@ def records_of(chunks: Iterable[bytes]) -> Iterator[list[Any]]:
         except (msgspec.DecodeError, IndexError) as error:
             raise DataError(f"checkpoint chunk {number} cannot be decoded: {error}") from None
         yield [kind, *record[1:]]
-    if parts:
-        raise DataError("the checkpoint ends within a record")
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

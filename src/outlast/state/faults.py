@@ -49,7 +49,7 @@ def decode_error(body: bytes, spec: MachineSpec | None) -> CommandError | Comman
     name, args, *more = msgspec.msgpack.decode(body)
     if name == CommandTypeError.__name__:
         return CommandTypeError(*args)
-    found = spec.errors().get(name) if spec is not None else None
+    found = spec.error_class(name) if spec is not None else None
     if found is None and name == CommandError.__name__:
         found = CommandError
     if found is None:

@@ -26,10 +26,11 @@ from outlast.state.machine import StateMachine
 from outlast.state.restore import restored
 from outlast.state.spec import MachineSpec
 from outlast.state.table import HOLED, Table, Undo, roll_back, settle
-from outlast.state.values import MisuseError, shown, type_text
+from outlast.state.values import MisuseError, checker
 
 _encode = msgspec.msgpack.Encoder().encode
 _physical = dict.__getitem__
+_put = dict.__setitem__
 NODE_FAILURES = (MemoryError, RecursionError, OSError, InvariantError)
 """Raised by a command, these are failures of the node and not results."""
 
@@ -48,7 +49,7 @@ class Runner:
         self._shapes = {shape.name: shape for shape in spec.table_shapes()}
         self._saved = tuple(f.name for f in spec.state if f.table is not None)
         self._plain = tuple(f for f in spec.state if f.table is None)
-        self._values = tuple(f.name for f in self._plain if f.value)
+        self._values = {f.name: checker(f.type) for f in self._plain if f.value}
         self._commits: list[bytes] = []
         self._cut: object | None = None
         self._adopt(spec.cls() if machine is None else machine)
@@ -70,6 +71,7 @@ class Runner:
         self._commits.clear()
         self._cut = None
         self._last = {name: getattr(machine, name) for name in self._values}
+        self._seen = dict(self._last)
         self._vars: dict[str, Any] = machine.__dict__
 
     # --- execution -------------------------------------------------------------------------
@@ -98,6 +100,8 @@ class Runner:
             for field, table in self._tables:
                 if getattr(self.machine, field) is not table:
                     self._replaced(plan, field)
+            if self._values:
+                self._check_values()
             if undo:
                 commit, holed = self._commit(undo)
                 body = _encode(_plain(result) if holed else result)
@@ -174,6 +178,20 @@ class Runner:
             f"back; change it in place (clear, update)"
         )
 
+    def _check_values(self) -> None:
+        """Bring plain fields that were set to their types; set back one that does not fit."""
+        for name, to_value in self._values.items():
+            value = getattr(self.machine, name)
+            if value is not self._seen[name]:
+                try:
+                    again = to_value(value)
+                except MisuseError as error:
+                    setattr(self.machine, name, self._seen[name])
+                    raise MisuseError(f"field {name!r}: {error}") from None
+                self._seen[name] = again
+                if again is not value:
+                    setattr(self.machine, name, again)
+
     def _commit(self, undo: Undo) -> tuple[bytes, list[Table[Any, Any]]]:
         """Check the types of all that changed and encode it; change nothing yet."""
         changes: list[Any] = []
@@ -184,8 +202,13 @@ class Runner:
                 continue
             shape = table._shape
             value = _physical(table, key)
-            if type(key) is not shape.key_type or type(value) is not shape.value_type:
-                shape.check(key, value)
+            if type(key) is not shape.key_type:
+                shape.check_key(key)
+            if type(value) is not shape.value_type:
+                again = shape.checked(value)
+                if again is not value:
+                    value = again
+                    _put(table, key, value)
             if not shape.derived:
                 changes += (shape.name, key, value)
         if not holed:
@@ -195,7 +218,7 @@ class Runner:
     def _commit_holed(self, undo: Undo, holed: list[Table[Any, Any]]) -> bytes:
         sets: list[Any] = []
         for table, key, _ in undo:
-            if key is HOLED or table._shape.derived or (table in holed and key in table._holes):
+            if key is HOLED or table._shape.derived:
                 continue
             sets += (table._shape.name, key, _physical(table, key))
         holes: list[Any] = []
@@ -203,7 +226,8 @@ class Runner:
         for table in holed:
             shape = table._shape
             for key, value in table._tail.items():
-                shape.check(key, value)
+                shape.check_key(key)
+                table._tail[key] = shape.checked(value)
             if not shape.derived:
                 holes += (item for key in table._holes for item in (shape.name, key))
                 tails += (x for k, v in table._tail.items() for x in (shape.name, k, v))
@@ -262,14 +286,9 @@ class Runner:
         for field in self._plain:
             value = getattr(self.machine, field.name)
             try:
-                body = _encode(value)
-                msgspec.msgpack.decode(body, type=field.type, strict=True)
-            except (TypeError, ValueError, OverflowError) as error:
-                raise DataError(
-                    f"{self.spec.place}: field {field.name!r} holds {shown(value)}, which is not "
-                    f"{type_text(field.type)} ({error})"
-                ) from None
-            encoded[field.name] = msgspec.Raw(body)
+                encoded[field.name] = msgspec.Raw(_encode(checker(field.type)(value)))
+            except MisuseError as error:
+                raise DataError(f"{self.spec.place}: field {field.name!r}: {error}") from None
         return encoded
 
     def _chunks(

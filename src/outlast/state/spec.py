@@ -28,6 +28,7 @@ from outlast.state.values import (
     describe,
     is_value,
     refusal,
+    shown,
     type_text,
 )
 
@@ -63,17 +64,32 @@ class TableShape:
     key_type: type | None
     value_type: type | None
     derived: bool
-    check_key: Callable[[Any], None]
-    check_value: Callable[[Any], None]
+    to_key: Callable[[Any], Any]
+    to_value: Callable[[Any], Any]
 
-    def check(self, key: Any, value: Any) -> None:
-        """Raise :class:`MisuseError` unless the pair is of the field's types."""
+    def check_key(self, key: Any) -> None:
+        """Raise :class:`MisuseError` unless ``key`` is of the field's key type."""
+        if type(key) is not self.key_type:
+            try:
+                again = self.to_key(key)
+            except MisuseError as error:
+                raise MisuseError(f"Table {self.name!r}: key {error}") from None
+            if again is not key:
+                raise MisuseError(
+                    f"Table {self.name!r}: key {shown(key)} would be restored as {shown(again)}"
+                )
+
+    def checked(self, value: Any) -> Any:
+        """Return ``value`` as a restore would give it.
+
+        Raises:
+            MisuseError: It is not of the field's value type.
+        """
+        if type(value) is self.value_type:
+            return value
         try:
-            if type(key) is not self.key_type:
-                self.check_key(key)
-            if type(value) is not self.value_type:
-                self.check_value(value)
-        except TypeError as error:
+            return self.to_value(value)
+        except MisuseError as error:
             raise MisuseError(f"Table {self.name!r}: {error}") from None
 
 
@@ -102,6 +118,7 @@ class MachineSpec:
     queries: Mapping[str, CommandSpec]
     schema: dict[str, Any]
     digest: bytes
+    _errors: dict[str, type[CommandError]] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def state(self) -> tuple[FieldSpec, ...]:
@@ -146,6 +163,12 @@ class MachineSpec:
                 command took effect.
         """
         return self.operation(name).decode_result(body)
+
+    def error_class(self, name: str) -> type[CommandError] | None:
+        """Return the CommandError called ``name`` of :meth:`errors`, quickly when known."""
+        if name not in self._errors:
+            self._errors.update(self.errors())
+        return self._errors.get(name)
 
     def errors(self) -> dict[str, type[CommandError]]:
         """Return the CommandErrors that the machine's modules define or import, by name."""

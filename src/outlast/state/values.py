@@ -15,6 +15,7 @@ from msgspec import inspect as shapes
 
 from outlast.state.table import Table
 
+_encode = msgspec.msgpack.Encoder().encode
 _MODULES = re.compile(r"\b(?:[A-Za-z_]\w*|<locals>)\.")
 _SCALARS = (
     shapes.NoneType,
@@ -196,14 +197,22 @@ class MisuseError(TypeError):
     """
 
 
-def checker(kind: Any) -> Callable[[Any], None]:
-    """Return a function that raises ``TypeError`` when a value is not of ``kind``."""
+def checker(kind: Any) -> Callable[[Any], Any]:
+    """Return a function that gives back a value as a restore would.
 
-    def check(value: Any) -> None:
+    An ``int`` for a ``float`` and a ``list`` for a ``tuple`` are turned into what the annotation
+    says, since the two sides of a restore would otherwise differ. Anything else that is not of
+    ``kind`` raises :class:`MisuseError`.
+    """
+    decode = msgspec.msgpack.Decoder(kind, strict=True).decode
+
+    def check(value: Any) -> Any:
         try:
-            msgspec.convert(value, kind, strict=True)
-        except msgspec.ValidationError as error:
-            raise TypeError(f"{shown(value)} is not {type_text(kind)} ({error})") from None
+            body = _encode(value)
+            again = decode(body)
+        except (msgspec.DecodeError, TypeError, ValueError, OverflowError) as error:
+            raise MisuseError(f"{shown(value)} is not {type_text(kind)} ({error})") from None
+        return value if again == value and _encode(again) == body else again
 
     return check
 
