@@ -73,6 +73,7 @@ class LocalLog:
         self._stopped: Exception | None = None
         self._shut = False
         """Whether appends must look closer: sealed, being sealed, or stopped."""
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._entries: list[bytes] = []
         self._futures: list[asyncio.Future[LogIndex]] = []
         self._queued_bytes = 0
@@ -176,13 +177,18 @@ class LocalLog:
         if queued > self._queue_max:
             raise self._overloaded(queued)
         self._queued_bytes = queued
-        loop = asyncio.get_running_loop()
+        loop = self._loop or self._find_loop()
         future: asyncio.Future[LogIndex] = loop.create_future()
         if not self._entries:
             loop.call_soon(self._flush)
         self._entries.append(entry)
         self._futures.append(future)
         return await (future if endless else within(self._world, future, deadline))
+
+    def _find_loop(self) -> asyncio.AbstractEventLoop:
+        """Remember the loop that drives this log: the one of the first append."""
+        self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def _check_time(self, deadline: Deadline) -> None:
         if deadline.passed(self._world.clock.monotonic_ns()):
@@ -231,14 +237,18 @@ class LocalLog:
             self._refuse(futures, sum(map(len, entries)), self._stopped)
             return
         limit = self._limits.run_bytes_max
+        size = sum(map(len, entries))
+        if size <= limit:
+            if entries:
+                self._write(entries, futures, size)
+            return
         start = size = 0
         for place, entry in enumerate(entries):
             if size + len(entry) > limit and place > start:
                 self._write(entries[start:place], futures[start:place], size)
                 start, size = place, 0
             size += len(entry)
-        if start < len(entries):
-            self._write(entries[start:], futures[start:], size)
+        self._write(entries[start:], futures[start:], size)
 
     def _write(
         self,
@@ -287,9 +297,11 @@ class LocalLog:
             self._sealed = (LogIndex(last), group.seal)
             self._sealing = False
             self._seal_settled.wake()
-        for index, future in enumerate(group.futures, group.first):
+        index = LogIndex(group.first)
+        for future in group.futures:
             if not future.done():
-                future.set_result(LogIndex(index))
+                future.set_result(index)
+            index += 1  # type: ignore[assignment]
         self._progress.wake()
 
     def _withdraw(self, group: _Group, error: DefiniteError) -> None:
