@@ -116,24 +116,27 @@ def _load(name: str) -> Any:
         raise ConfigError(message) from error
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use.
+# Not for type checkers, to which it would make every misspelt name look right.
+if not TYPE_CHECKING:
 
-    Raises:
-        AttributeError: There is no such name.
-        ConfigError: Its extra is not installed; the message holds the command.
-    """
-    if name == "__version__":
-        from importlib.metadata import version
+    def __getattr__(name: str) -> Any:
+        """Import a public name on first use.
 
-        value: Any = version("outlast")
-    elif name in _HOME or name in _MODULES:
-        value = _load(name)
-    else:
-        message = f"module 'outlast' has no attribute {name!r}"
-        raise AttributeError(message)
-    globals()[name] = value
-    return value
+        Raises:
+            AttributeError: There is no such name.
+            ConfigError: Its extra is not installed; the message holds the command.
+        """
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value: Any = version("outlast")
+        elif name in _HOME or name in _MODULES:
+            value = _load(name)
+        else:
+            message = f"module 'outlast' has no attribute {name!r}"
+            raise AttributeError(message)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

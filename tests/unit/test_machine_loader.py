@@ -108,5 +108,7 @@ def test_a_refused_class_keeps_its_own_line(folder: Path) -> None:
 
 
 def test_an_unknown_short_name_says_what_there_is() -> None:
-    assert refused("kvv").startswith("'kvv': no such module, and no ready machine (there is: bank, kv)")
+    assert refused("kvv").startswith(
+        "'kvv': no such module, and no ready machine (there is: bank, kv)"
+    )
     assert refused("no_such_module_x:Bank").startswith("'no_such_module_x': no such module")

@@ -305,7 +305,10 @@ class DemoScreen:
 
             console = Console(stderr=True)
             self._live = Live(console=console, auto_refresh=False, transient=True)
+            self._live.update("starting the cluster")
             self._live.start()
+        else:
+            print("starting the cluster", file=sys.stderr, flush=True)
         return self
 
     def __exit__(

@@ -13,7 +13,7 @@ from outlast.kernel import ConfigError
 from outlast.state.machine import StateMachine
 from outlast.state.spec import machine_spec
 
-READY = {"kv": "outlast.state.ready.kv:Kv"}
+READY = {"bank": "outlast.state.ready.bank:Bank", "kv": "outlast.state.ready.kv:Kv"}
 """Machines that are served by a short name."""
 
 
