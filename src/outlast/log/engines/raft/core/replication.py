@@ -194,6 +194,8 @@ class Replication:
         previous = 0 if peer.flow is Flow.SNAPSHOT else peer.next - 1
         previous_term = s.log.term_at(previous)
         if previous_term is None:
+            # What was under way is trimmed here: whether it arrived cannot be asked any more.
+            peer.probe(peer.match + 1)
             previous = previous_term = 0
         commit = min(s.commit, previous)
         s.send(

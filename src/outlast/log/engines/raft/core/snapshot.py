@@ -166,8 +166,9 @@ class Snapshots:
             LogIndex(offer.index), Term(offer.index_term), offer.size_bytes, offer.digest,
             offer.chunk_count,
         )  # fmt: skip
-        if self.receiving is not None and ref.index < self.receiving.index:
-            return  # late offer of an older snapshot
+        last = self.offered
+        if last is not None and last.term == offer.term and ref.index < last.index:
+            return  # late: this leader has offered a newer one since
         if ref == self.receiving and sender == self.sender:
             self._want(sender, offer)
             return
