@@ -134,6 +134,12 @@ class Suspicious(StateMachine):
         return choice("ab") + str(uuid.uuid4()) + os.environ.get("HOME", "") + str(hash("a"))
 
     @command
+    def inside(self) -> int:
+        from time import monotonic_ns
+
+        return monotonic_ns()
+
+    @command
     def behind(self) -> str:
         return self.helper()
 
@@ -163,6 +169,7 @@ def test_the_source_of_commands_is_searched_for_what_differs_between_replicas() 
         ("imported", "hash()"),
         ("imported", "os.environ.get()"),
         ("imported", "uuid.uuid4()"),
+        ("inside", "import of time"),
         ("ordered", "iteration over a set"),
     ]
     assert all(finding.level == "warning" for finding in lint_machine(Suspicious))

@@ -172,6 +172,38 @@ def test_derived_fields_are_not_saved_but_rebuilt_and_derived_tables_roll_back()
     assert (other.machine._by_owner, other.machine._seen) == ({"al": 1}, {"al"})  # type: ignore[attr-defined]
 
 
+@dataclass(slots=True)
+class Slotted(StateMachine):
+    count: int = 0
+    totals: Table[str, int] = field(default_factory=Table)
+
+    @command
+    def add(self, key: str) -> int:
+        self.count += 1
+        self.totals[key] = self.count
+        return self.ctx.index
+
+
+def test_a_dataclass_with_slots_and_a_subclass_of_a_machine_run() -> None:
+    @dataclass
+    class Wider(Slotted):
+        note: str = ""
+
+        @command
+        def write(self, note: str) -> None:
+            self.note = note
+
+    for cls, names in ((Slotted, ["add"]), (Wider, ["add", "write"])):
+        spec = machine_spec(cls)
+        runner, other = Runner(spec), Runner(spec)
+        assert list(spec.commands) == names
+        assert (
+            runner.execute("add", spec.encode_args("add", ("k",)), Context(index=3))[1] == b"\x03"
+        )
+        other.restore(runner.checkpoint(), version=1, schema=spec.schema)
+        assert other.machine == runner.machine == cls(1, Table(k=1))
+
+
 @dataclass
 class Clock(StateMachine):
     @command

@@ -102,6 +102,18 @@ def _self_call(node: ast.AST) -> str:
     return ""
 
 
+def _imported(node: ast.Import | ast.ImportFrom) -> tuple[str, str] | None:
+    if isinstance(node, ast.ImportFrom):
+        modules = [node.module or ""]
+    else:
+        modules = [alias.name for alias in node.names]
+    for module in modules:
+        root = module.partition(".")[0]
+        if root in _INSTEAD:
+            return f"import of {root}", _INSTEAD[root]
+    return None
+
+
 def _suspicious(node: ast.AST, names: dict[str, Any]) -> tuple[str, str] | None:
     if isinstance(node, ast.For | ast.comprehension):
         over = node.iter
@@ -111,6 +123,8 @@ def _suspicious(node: ast.AST, names: dict[str, Any]) -> tuple[str, str] | None:
             and over.func.id in {"set", "frozenset"}
         )
         return ("iteration over a set", _SETS) if is_set else None
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return _imported(node)
     if not isinstance(node, ast.Call):
         return None
     text = ast.unparse(node.func)
