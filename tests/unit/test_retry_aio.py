@@ -170,6 +170,7 @@ def test_cancellation_is_never_retried() -> None:
         with pytest.raises(asyncio.CancelledError):
             await call_with_retry(call, Retry(on=lambda _: True))
         assert calls == 1
+        assert events == []
 
     run(story)
 

@@ -205,7 +205,8 @@ from outlast.detect import ChildSpec, Supervisor
 from outlast.host import make_world
 async def main():
     world = make_world()
-    specs = [ChildSpec(n, (sys.executable, "-S", "-c", {WAIT!r})) for n in ("a", "b")]
+    command = (sys.executable, "-S", "-c", "print('up', flush=True); {WAIT}")
+    specs = [ChildSpec(n, command, log={str(tmp_path)!r} + "/" + n) for n in ("a", "b")]
     supervisor = Supervisor(world, specs)
     await supervisor.start()
     print(*(c.pid for c in supervisor.children), ".", flush=True)
@@ -213,6 +214,8 @@ async def main():
 asyncio.run(main())
 """
         process = await start_process((sys.executable, "-c", program), log=str(log))
+        for child in "ab":  # both are past their start and only wait
+            await written(tmp_path / child, "up")
         await written(log, ".")
         pids = [int(word) for word in log.read_text().split()[:2]]
         assert all(alive(pid) for pid in pids)

@@ -24,6 +24,10 @@ from outlast.wire import (
     Identity,
     Limits,
     ProtocolBroken,
+    Scope,
+    Security,
+    Token,
+    WireListener,
     encode_frame,
 )
 from outlast.wire.core.frame import HELLO, PING
@@ -413,6 +417,57 @@ def test_an_oversized_greeting_is_refused_from_its_header() -> None:
             bench.connection.data_received(bytes(65536))
         assert bench.connection._decoder.held_bytes == 0
         assert bench.greeter.greetings == []
+
+    run(story)
+
+
+def test_a_refused_caller_that_reads_nothing_is_cut_off() -> None:
+    async def story() -> None:
+        bench = Bench(Limits(handshake_timeout=5.0), is_open=False)
+        bench.connection.data_received(encode_frame(1, 0, b"no hello"))
+        assert bench.transport.closed
+        assert not bench.transport.aborted
+        bench.time.advance(5.0)
+        assert bench.transport.aborted
+        assert len(bench.greeter.failures) == 1
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("host", "security", "refused"),
+    [
+        ("10.0.0.9", Security(), True),
+        ("::ffff:10.0.0.9", Security(), True),
+        ("127.0.0.1", Security(), False),
+        ("::1", Security(), False),
+        ("10.0.0.9", Security(unprotected=True), False),
+        ("10.0.0.9", Security(tokens=(Token("a", Scope.CLIENT, "x" * 16),)), False),
+    ],
+)
+def test_an_open_listener_accepts_loopback_callers_only(
+    host: str, security: Security, refused: bool
+) -> None:
+    class Transport(FakeTransport):
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            return (host, 5, 0, 0) if name == "peername" else default
+
+    class Network:
+        async def listen(self, handler: Any, *_: Any, **__: Any) -> Any:
+            self.make = handler
+            return self
+
+        port = 1
+
+    async def story() -> None:
+        time, network = FakeTime(), Network()
+        world = replace(make_world(), clock=time, timers=time, network=network)  # type: ignore[arg-type]
+        listener = WireListener(world, Identity(cluster="c", node="n1"), security)
+        await listener.start("127.0.0.1", 0)
+        transport = Transport()
+        network.make().connection_made(transport)
+        assert transport.closed is refused
+        assert (b"only loopback callers" in b"".join(transport.writes)) is refused
 
     run(story)
 

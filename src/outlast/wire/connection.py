@@ -434,8 +434,8 @@ class Connection:
         self._state = State.CLOSING
         self._greeter.failed(self, error)
         if self._transport is not None:
-            # A caller that reads nothing does not keep the socket: the timer stays armed.
-            self._arm(self._limits.close_timeout, self.abort)
+            # A caller that reads nothing does not keep the socket: the handshake's timer is
+            # still armed and cuts it off.
             self._transport.close()
 
     def _greeting_late(self) -> None:
