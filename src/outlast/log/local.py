@@ -96,7 +96,7 @@ class LocalLog:
         last = self._medium.last
         if last <= self._medium.base:
             return
-        (_, kind, payload), *_ = self._medium.read(last, last, 1)
+        (_, _, kind, payload), *_ = self._medium.read(last, last, 1)
         if kind == SEAL:
             self._through = LogIndex(last - 1)
             self._sealed = (LogIndex(last), payload)
@@ -138,7 +138,7 @@ class LocalLog:
         """Return committed entries from ``start`` on, up to ``batch_bytes_max``."""
         found = self._medium.read(start, self._through, self._limits.batch_bytes_max)
         invariant(found and found[0][0] == start, f"entry {start} is committed but not kept")
-        return Batch(start, [payload for _, _, payload in found], LogIndex(found[-1][0]))
+        return Batch(start, [row[3] for row in found], LogIndex(found[-1][0]))
 
     def read(self, start: LogIndex) -> LogReader:
         """Yield committed entries from ``start`` on; see :meth:`outlast.log.Log.read`."""

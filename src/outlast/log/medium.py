@@ -56,8 +56,8 @@ class Medium(Protocol):
         """
         ...
 
-    def read(self, first: int, last: int, bytes_max: int) -> list[tuple[int, int, bytes]]:
-        """Return (index, kind, payload) from ``first`` on, at least one, up to ``bytes_max``."""
+    def read(self, first: int, last: int, bytes_max: int) -> list[tuple[int, int, int, bytes]]:
+        """Return rows (index, term, kind, payload) from ``first``, one or more, to a size."""
         ...
 
     def trim(self, before: int) -> int:

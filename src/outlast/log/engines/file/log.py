@@ -73,9 +73,8 @@ class _Disk:
         except Exception as error:
             return _failed(error)
 
-    def read(self, first: int, last: int, bytes_max: int) -> list[tuple[int, int, bytes]]:
-        found = self.wal.entries(first, last, bytes_max)
-        return [(index, kind, payload) for index, _, kind, payload in found]
+    def read(self, first: int, last: int, bytes_max: int) -> list[tuple[int, int, int, bytes]]:
+        return self.wal.entries(first, last, bytes_max)
 
     def trim(self, before: int) -> int:
         return self.wal.trim(before)

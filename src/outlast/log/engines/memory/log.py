@@ -67,15 +67,15 @@ class _Memory:
             written.set_result(None)
         return written
 
-    def read(self, first: int, last: int, bytes_max: int) -> list[tuple[int, int, bytes]]:
-        found: list[tuple[int, int, bytes]] = []
+    def read(self, first: int, last: int, bytes_max: int) -> list[tuple[int, int, int, bytes]]:
+        found: list[tuple[int, int, int, bytes]] = []
         size = 0
         for index in range(first, last + 1):
             kind, payload = self._kept[index - self._cut - 1]
             size += len(payload)
             if found and size > bytes_max:
                 break
-            found.append((index, kind, payload))
+            found.append((index, 1, kind, payload))
         return found
 
     def trim(self, before: int) -> int:
