@@ -4,7 +4,7 @@ Needs the extra ``client`` (msgspec, crc32c).
 """
 
 from outlast.wire.address import Address, is_loopback, parse_address, parse_addresses
-from outlast.wire.connection import Connection, FrameHandler
+from outlast.wire.connection import Connection
 from outlast.wire.core.frame import CONTROL, HEADER_BYTES, FrameDecoder, encode_frame
 from outlast.wire.core.handshake import VERSIONS, Identity, Scope
 from outlast.wire.dial import dial
@@ -15,6 +15,7 @@ from outlast.wire.events import (
     ListenerStarted,
     ProtocolBroken,
 )
+from outlast.wire.handler import FrameHandler
 from outlast.wire.limits import Limits
 from outlast.wire.listener import Accept, WireListener
 from outlast.wire.security import Security, Token, parse_tokens

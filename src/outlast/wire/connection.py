@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 from outlast.kernel import (
     ConnectionLostError,
@@ -26,49 +26,10 @@ from outlast.wire.core.frame import (
 )
 from outlast.wire.core.handshake import Identity, Scope
 from outlast.wire.events import ConnectionClosed, ConnectionOpened, ProtocolBroken
+from outlast.wire.handler import FrameHandler, Greeter
 from outlast.wire.limits import Limits
 
 _PING_FRAME = encode_frame(PING, 0, b"")
-
-
-class FrameHandler(Protocol):
-    """What a channel's user gives: called on the loop, must not wait.
-
-    An exception from any of the three ends the connection and reaches the loop's exception
-    handler; other connections go on.
-    """
-
-    def opened(self, connection: "Connection") -> None:
-        """The handshake succeeded; ``connection`` may be sent on."""
-        ...
-
-    def frame(self, kind: int, stream: int, body: bytes) -> None:
-        """Take one frame; ``kind`` is below 0xF0."""
-        ...
-
-    def closed(self, error: BaseException | None) -> None:
-        """Called once, last. ``None`` if this side closed it, else what ended it."""
-        ...
-
-
-class Greeter(Protocol):
-    """The side's part in the handshake: listener or dialler."""
-
-    def began(self, connection: "Connection") -> None:
-        """The transport is there; raise to refuse."""
-        ...
-
-    def greeted(self, connection: "Connection", kind: int, body: bytes, more: bool) -> None:
-        """Take the first frame; establish or raise. ``more``: bytes followed it."""
-        ...
-
-    def failed(self, connection: "Connection", error: OutlastError) -> None:
-        """The handshake ended without success; may send a last line with ``say``."""
-        ...
-
-    def gone(self, connection: "Connection") -> None:
-        """The transport has ended; called once."""
-        ...
 
 
 class State(Enum):

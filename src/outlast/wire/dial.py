@@ -12,7 +12,7 @@ from outlast.kernel import (
     World,
 )
 from outlast.wire.address import Address
-from outlast.wire.connection import Connection, FrameHandler
+from outlast.wire.connection import Connection
 from outlast.wire.core.frame import HELLO, REFUSE, WELCOME
 from outlast.wire.core.handshake import (
     OVERLOADED,
@@ -26,6 +26,7 @@ from outlast.wire.core.handshake import (
     peer_of,
     show,
 )
+from outlast.wire.handler import FrameHandler
 from outlast.wire.limits import Limits
 from outlast.wire.security import Security, certificate_names
 

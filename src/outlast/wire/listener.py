@@ -13,7 +13,7 @@ from outlast.kernel import (
     RejectedError,
     World,
 )
-from outlast.wire.connection import Connection, FrameHandler
+from outlast.wire.connection import Connection
 from outlast.wire.core.frame import HELLO, REFUSE, WELCOME
 from outlast.wire.core.handshake import (
     MISFIT,
@@ -30,6 +30,7 @@ from outlast.wire.core.handshake import (
     show,
 )
 from outlast.wire.events import HandshakeRefused, ListenerStarted
+from outlast.wire.handler import FrameHandler
 from outlast.wire.limits import Limits
 from outlast.wire.security import Security
 
