@@ -492,3 +492,79 @@ async def test_it_works_on_real_files_and_threads(tmp_path: Path) -> None:
         bytes([n]) for n in range(1, 101)
     ]
     await again.close()
+
+
+async def test_an_open_that_is_cancelled_lets_go_of_the_directory(tmp_path: Path) -> None:
+    world = make_world()
+    task = asyncio.create_task(Wal.open(world, str(tmp_path), ME, SMALL))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await world.offload.run(f"wal-{tmp_path}", lambda: None)
+    await asyncio.sleep(0)
+    await (await Wal.open(world, str(tmp_path), ME, SMALL)).close()
+
+
+async def test_a_segment_that_cannot_be_read_is_named() -> None:
+    disk = MemoryDisk()
+    wal = await open_wal(disk)
+    await wal.append([entries(1, b"a")])
+    await wal.close()
+
+    class Unreadable(MemoryFile):
+        def pread(self, size: int, offset: int) -> bytes:
+            if self.path.endswith(".seg"):
+                raise OSError(errno.EIO, "unreadable sector", self.path)
+            return super().pread(size, offset)
+
+    bad = disk.copy()
+    bad.open = lambda path, **_: Unreadable(
+        bad, MemoryDisk.open(bad, path, create=True).inode, path
+    )  # type: ignore[method-assign]
+    with pytest.raises(CorruptionError, match="unreadable"):
+        await open_wal(bad)
+
+
+async def test_without_fsync_frames_claim_nothing() -> None:
+    disk = MemoryDisk()
+    wal = await open_wal(disk, replace(SMALL, fsync=False))
+    for n in (1, 2, 3):
+        await wal.append([entries(n, b"x" * 600)])
+    stopped = disk.copy()
+    name = max(name for name in stopped.names if name.endswith(".seg"))
+    at = segment.SEGMENT_HEADER_BYTES + 1024
+    stopped.names[name].data[at : at + 1024] = bytes(1024)
+    again = await open_wal(stopped)
+    assert again.last == (1, 1)
+    await again.close()
+    await wal.close()
+
+
+async def test_a_cancelled_caller_recalls_nothing() -> None:
+    wal = await open_wal(MemoryDisk())
+    future = wal.append([entries(1, b"a")])
+    later = wal.append([entries(2, b"b")])
+    future.cancel()
+    await later
+    assert wal.durable == (2, 1)
+    await wal.close()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"segment_bytes": 1000},
+        {"segment_bytes": (64 << 10) + 1},
+        {"hard_state_reserve_bytes": 32 << 10, "segment_bytes": 64 << 10},
+        {"idle": 0.0},
+    ],
+)
+async def test_settings_that_do_not_fit_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        WalSettings(**wrong)
+
+
+async def test_names_too_long_for_a_sector_are_refused() -> None:
+    with pytest.raises(ConfigError, match="300"):
+        WalIdentity("c" * 301, "l", "r")

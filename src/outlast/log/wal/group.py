@@ -58,7 +58,10 @@ class GroupContext:
 
 
 class GroupCommit:
-    """Queue, batches, room and failure of one log. Driven from one loop."""
+    """Queue, batches, room and failure of one log. Driven from one loop.
+
+    While ``closing`` is set no more appends are taken.
+    """
 
     def __init__(self, context: GroupContext) -> None:
         self._context = context
@@ -76,7 +79,7 @@ class GroupCommit:
         self._queue_bytes = 0
         self._queue_floor = self._flight_floor = _NEVER
         self._room = self._writer.room()
-        self._busy = self._scheduled = self._closing = False
+        self._busy = self._scheduled = self.closing = False
         self._flight: list[_Waiting] = []
         self._since_ns = self._done_ns = 0
         self._marked = True
@@ -90,11 +93,6 @@ class GroupCommit:
         """What is above it may be rewritten by an append that is not on disk yet."""
         return min(self._queue_floor, self._flight_floor)
 
-    @property
-    def closing(self) -> bool:
-        """Whether no more appends are taken."""
-        return self._closing
-
     def lower(self, floor: int) -> None:
         """Say that the next append rewrites everything above ``floor``."""
         self._queue_floor = min(self._queue_floor, floor)
@@ -106,7 +104,7 @@ class GroupCommit:
     def refusal(self, runs: Sequence[Run], size: int) -> OutlastError | None:
         """Return why ``runs`` cannot be taken now, ``None`` if they can."""
         if (
-            not (self.space.full or self._closing or self.failed)
+            not (self.space.full or self.closing or self.failed)
             and self._queue_bytes + size <= self._settings.queue_bytes_max
             and size <= self.append_bytes_max
         ):
@@ -132,7 +130,7 @@ class GroupCommit:
         where = self._directory
         if self.failed is not None:
             return LogFailedError(f"{where}: the log has failed: {self.failed}")
-        if self._closing:
+        if self.closing:
             return RejectedError(f"{where}: the log is closed")
         if size > self.append_bytes_max:
             return ConfigError(
@@ -293,13 +291,13 @@ class GroupCommit:
 
     def _arm(self) -> None:
         self._done_ns = self._world.clock.monotonic_ns()
-        if self._timer is None and not self._closing:
+        if self._timer is None and not self.closing:
             when = self._done_ns + int(self._settings.idle * 1e9)
             self._timer = self._world.timers.call_at(when, self._idle)
 
     def _idle(self) -> None:
         self._timer = None
-        if self._busy or self._queue or self._marked or self.failed or self._closing:
+        if self._busy or self._queue or self._marked or self.failed or self.closing:
             return
         due = self._done_ns + int(self._settings.idle * 1e9)
         if self._world.clock.monotonic_ns() < due:
@@ -339,7 +337,7 @@ class GroupCommit:
 
     async def close(self) -> None:
         """Wait for what was queued, seal the segment, close its files. Does not raise."""
-        self._closing = True
+        self.closing = True
         if self._timer is not None:
             self._timer.cancel()
         if self._busy or self._queue:

@@ -33,6 +33,11 @@ class Opened:
     segments: list[SegmentInfo]
     cut: list[TornTailCut]
 
+    def abandon(self) -> None:
+        """Close everything again: whoever asked for it has gone."""
+        self.writer.close()
+        self.lock.close()
+
 
 def open_log(
     world: World, directory: str, identity: WalIdentity, settings: WalSettings, prng: Prng
@@ -44,6 +49,7 @@ def open_log(
     storage = world.storage
     storage.makedirs(directory)
     lock = take_lock(storage, directory)
+    writer: SegmentWriter | None = None
     try:
         storage.fsync_dir(directory)
         log = read_log(storage, directory, identity, settle=True)
@@ -64,6 +70,8 @@ def open_log(
         first = make_spare(world, f"{directory}/0{SPARE_SUFFIX}", settings.first_bytes)
         writer.switch(first, log.view, identity)
     except BaseException:
+        if writer is not None:
+            writer.close()
         lock.close()
         raise
     segments = [*log.segments, *([writer.info] if writer.info else [])]

@@ -4,6 +4,7 @@ All of it blocks and runs on an offload lane. The steps follow what the failures
 logs taught (a failed fsync leaves clean pages behind: fsync, then drop the cache, then read).
 """
 
+import errno
 from dataclasses import dataclass, field
 
 from outlast.kernel import CorruptionError, DataError, File, Storage
@@ -71,7 +72,8 @@ def take_lock(storage: Storage, directory: str) -> File:
     if not file.lock():
         file.close()
         raise DataError(
-            f"{directory}: in use by another process; stop it first, or give another directory"
+            f"{directory}: already open elsewhere (another process, or this one);"
+            " close it first, or give another directory"
         )
     return file
 
@@ -183,6 +185,11 @@ def _read_segment(
             file.fsync()
             file.drop_cache()
         data = file.pread(file.size(), 0)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        log.damage.append(Damage(name, 0, log.view.last + 1, 0, 0, "unreadable", log.next_seq))
+        return
     finally:
         file.close()
     try:

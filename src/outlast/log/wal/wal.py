@@ -81,7 +81,12 @@ class Wal:
         lane = lane or f"wal-{directory}"
         prng = world.prng.fork()
         call = partial(open_log, world, directory, identity, settings, prng)
-        opened: Opened = await world.offload.run(lane, call)
+        attempt = asyncio.ensure_future(world.offload.run(lane, call))
+        try:
+            opened: Opened = await asyncio.shield(attempt)
+        except asyncio.CancelledError:
+            attempt.add_done_callback(_abandon)
+            raise
         for event in opened.cut:
             world.events.emit(event)
         return cls(world, directory, identity, settings, lane=lane, opened=opened)
@@ -295,6 +300,7 @@ class Wal:
         """Wait for what was appended, seal the segment, unlock. Calling it again does nothing."""
         if self._group.closing:
             return
+        self._group.closing = True
         if self._trims:  # or the next open would find what they are removing
             await asyncio.wait(list(self._trims))
         try:
@@ -302,6 +308,12 @@ class Wal:
         finally:
             self._reader.close()
             self._lock.close()
+
+
+def _abandon(attempt: "asyncio.Future[Opened]") -> None:
+    """Undo an open whose caller was cancelled."""
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().abandon()
 
 
 async def check(world: World, directory: str) -> ScanReport:

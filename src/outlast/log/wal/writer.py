@@ -136,7 +136,8 @@ class SegmentWriter:
         self._index.add(offset, body_crc, extent[0], extent[2])
         self._offset = offset + len(data)
         self.bytes_written += len(data)
-        self.durable = seq
+        if self._fsync:
+            self.durable = seq
         self.next_seq = seq + 1
         return offset
 
@@ -173,6 +174,7 @@ class SegmentWriter:
         file.fsync()
         file.close()
         self.sync_count += 1
+        self.durable = self.next_seq - 1
         self._file, self._chain = None, digest
 
     def adopt(

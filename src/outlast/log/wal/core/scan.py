@@ -53,7 +53,7 @@ class Damage:
 
     ``first`` and ``last`` are the log indices touched, ``term`` their highest term; 0 where
     unknown. ``kind`` says what is wrong: ``torn``, ``frame``, ``sequence``, ``content``,
-    ``segment header``, ``seal``, ``missing segment``, ``chain`` or ``CURRENT``.
+    ``segment header``, ``seal``, ``missing segment``, ``chain``, ``unreadable`` or ``CURRENT``.
     """
 
     segment: str
