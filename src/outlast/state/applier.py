@@ -53,6 +53,7 @@ class Applier:
         self._poison_crashes = settings.poison_crashes
         self._waits: list[tuple[int, int, asyncio.Future[None]]] = []
         self._wait_count = 0
+        self._rejected: BaseException | None = None
         self._task: TaskHandle | None = None
         self._ended: asyncio.Future[None] | None = None
         self.marker: ApplyMarker | None = None
@@ -81,6 +82,8 @@ class Applier:
         """Wait until everything up to ``index`` is applied here."""
         if index <= self.passed:
             return
+        if self._rejected is not None:
+            raise self._rejected
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._wait_count += 1
         heappush(self._waits, (index, self._wait_count, future))
@@ -88,6 +91,7 @@ class Applier:
 
     def reject(self, error: BaseException) -> None:
         """End all waits with ``error``: nothing more will be applied."""
+        self._rejected = error
         waits, self._waits = self._waits, []
         for _, _, future in waits:
             if not future.done():
@@ -118,6 +122,7 @@ class Applier:
                 if index <= self._system.index:
                     continue
                 if index == self._suspect():
+                    self._pause(index - 1)
                     await self._await_skip(LogIndex(index))
                     self._pass_over(index)
                     continue

@@ -168,7 +168,7 @@ class Replica:
             snapshotter = self._snapshotter
             if snapshotter is not None:
                 without = marker.suspect if suspected else 0
-                await self._world.offload.run("restore", lambda: snapshotter.load_newest(without))
+                await self._world.offload.run("snapshot", lambda: snapshotter.load_newest(without))
                 self._store.tell()
             self._store.installer = self._install
         self._applier.start()
@@ -484,7 +484,7 @@ class Replica:
                 return
             await self._applier.stop()
             try:
-                await self._world.offload.run("restore", lambda: snapshotter.load(ref))
+                await self._world.offload.run("snapshot", lambda: snapshotter.load(ref))
             except BaseException as error:
                 self._fail(error)  # the state may be half replaced
                 raise
