@@ -1,6 +1,7 @@
 """Judges the node-level Raft harness: the promises of Raft (paper figure 3), after every step."""
 
 from outlast.kernel import ReplicaId
+from outlast.log.engines.raft.core.config import Config
 from outlast.log.engines.raft.core.node import RaftNode
 from outlast.log.engines.raft.core.types import (
     AnyMessage,
@@ -30,6 +31,7 @@ class Checker:
         self.grants: dict[tuple[ReplicaId, int], ReplicaId] = {}
         self.said: dict[ReplicaId, int] = {}
         self.asked: dict[int, int] = {}
+        self.configs: dict[int, Config] = {}
 
     def on_write(self, host: Host, write: Persist, role: Role) -> None:
         """Log matching, leader append-only."""
@@ -96,6 +98,12 @@ class Checker:
                     f"state machine safety: {node.me} committed {entry}, "
                     f"others {self.committed[index - 1]}"
                 )
+        config = node.state.config_at(node.commit)
+        if self.configs.setdefault(node.commit, config) != config:
+            raise BrokenError(
+                f"members: at {node.commit} {node.me} is in {config}, "
+                f"others in {self.configs[node.commit]}"
+            )
         if news:
             self._check_quorum(node, hosts)
 
@@ -108,8 +116,7 @@ class Checker:
             short = [
                 voters
                 for voters in (config.voters, config.old_voters)
-                if voters
-                and sum(_holds(hosts[v], entry) for v in voters) < len(voters) // 2 + 1
+                if voters and sum(_holds(hosts[v], entry) for v in voters) < len(voters) // 2 + 1
             ]
             if not short:
                 return

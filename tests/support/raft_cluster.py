@@ -29,9 +29,10 @@ QUICK = RaftLogSettings(
         uncommitted_bytes_max=2 << 20,
     ),
     wal=WalSettings(
-        segment_bytes=256 * 1024,
-        first_segment_bytes=256 * 1024,
+        segment_bytes=512 * 1024,
+        first_segment_bytes=512 * 1024,
         hard_state_reserve_bytes=16 * 1024,
+        frame_bytes_max=128 * 1024,
         cache_bytes_max=64 * 1024,
         full_retry=0.02,
         disk_reserve_bytes=0,

@@ -11,12 +11,19 @@ from outlast.kernel import NodeId, Prng, ReplicaId, replica_id
 from outlast.log.api import Member
 from outlast.log.engines.raft.core.node import RaftNode
 from outlast.log.engines.raft.core.settings import RaftSettings
-from outlast.log.engines.raft.core.types import EntryKind, PersistStalled, Role
+from outlast.log.engines.raft.core.types import (
+    EntryKind,
+    PersistStalled,
+    Receive,
+    Role,
+    TransferNow,
+)
 from tests.support.raft_sim import MS, Cluster, ids
 
 ACTIONS = (
     "propose", "read", "crash", "restart", "isolate", "one_way", "heal", "lost", "connect",
     "snapshot", "change", "transfer", "pause", "stall", "resume", "stand", "seal",
+    "bounce", "feud", "betray",
 )  # fmt: skip
 
 
@@ -43,7 +50,11 @@ class Options:
         weights["heal"] = weights["isolate"] + weights["one_way"] + 1
         weights["resume"] = 2 * weights["stall"] + 1
         weights["connect"] = weights["lost"] + 1
-        weights["seal"] = 0
+        weights["seal"] = 0  # a sealed log takes no marker to converge on
+        lease_reads = prng.chance(1, 4)
+        if lease_reads:
+            # Standing early would break the promise that a lease rests on.
+            weights["stand"] = weights["feud"] = 0
         return cls(
             count=prng.choice((3, 3, 3, 4, 5)),
             delay_ms=(1, prng.choice((1, 3, 10, 30))),
@@ -52,7 +63,7 @@ class Options:
             disk_ms=(0, prng.choice((0, 1, 5, 20))),
             weights=weights,
             small=prng.chance(1, 3),
-            lease_reads=prng.chance(1, 4),
+            lease_reads=lease_reads,
         )
 
 
@@ -208,6 +219,40 @@ class Storm:
         if target is not None and self.cluster.node(target).role is Role.FOLLOWER:
             node = self.cluster.node(target)
             node.state.election.election_at = self.cluster.now
+
+    def do_bounce(self) -> None:
+        target = self._any()
+        if target is not None:
+            self.cluster.crash(target)
+            self.cluster.start(target)
+
+    def do_feud(self) -> None:
+        """Two nodes stand for the same term while a voter restarts in the middle."""
+        up = [r for r in self.cluster.up() if self.cluster.node(r).role is not Role.LEADER]
+        if len(up) < 2:
+            return
+        self.prng.shuffle(up)
+        for replica in up[:2]:
+            node = self.cluster.node(replica)
+            if node.leader is not None:  # as if its leader had asked it to
+                self.cluster.step(replica, Receive(node.leader, TransferNow(node.term)))
+        self.cluster.run(self.prng.choice((2, 4, 8)) / 1000)
+        self.do_bounce()
+
+    def do_betray(self) -> None:
+        """Cut a leader off while it hands over, commit elsewhere, and read from it."""
+        leader = self.cluster.leader()
+        if leader is None:
+            return
+        voters = self.cluster.node(leader).state.config.voters
+        self.cluster.transfer(leader, self.prng.choice(voters))
+        self.cluster.run(0.0005)
+        self.cluster.cut([r for r in self.cluster.hosts if r != leader], [leader], both=False)
+        self.cluster.run(self.prng.choice((10, 30, 100)) / 1000)
+        self.do_propose()
+        self.cluster.run(0.02)
+        if leader in self.cluster.up():
+            self.cluster.ask(leader)
 
 
 def storm(seed: int, *, actions: int = 120, make: Callable[..., RaftNode] = RaftNode) -> Cluster:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from outlast.kernel import LogFailedError, RejectedError, World
+from outlast.kernel import DiskFullError, LogFailedError, RejectedError, World
 from outlast.log.engines.raft.core.types import Persist
 from outlast.log.engines.raft.storage import RaftStore
 from outlast.log.reader import Waiters
@@ -73,6 +73,21 @@ class DiskQueue:
             self._units.append(_Unit(done, last, runs, mark))
             mark = None
         self._write()
+
+    @property
+    def full(self) -> bool:
+        """Whether new entries must be refused.
+
+        That is so from when no room for another segment is found, well before the room in
+        hand is used up: what has been proposed can no longer be refused definitely.
+        """
+        return self.refusal is not None or self._store.wal.full
+
+    def refuse(self, retry_after: float) -> RejectedError:
+        """Return the definite error for an entry that is not taken."""
+        if self.refusal is not None:
+            return type(self.refusal)(str(self.refusal), retry_after=retry_after)
+        return DiskFullError("the disk of this replica is full", retry_after=retry_after)
 
     def oldest_write_ns(self, now_ns: int) -> int:
         """Return how long the oldest write has been under way, refused ones included."""

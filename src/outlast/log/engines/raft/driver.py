@@ -115,7 +115,7 @@ class RaftDriver:
         self.node = node
         self.store = store
         self.commit: LogIndex = node.commit
-        self.sealed: tuple[LogIndex, bytes] | None = None
+        self.sealed: tuple[LogIndex, bytes] | None = node.sealed
         self.stopped: OutlastError | None = None
         self.progress = Waiters()
         self.authority_moved = Waiters()
@@ -155,9 +155,8 @@ class RaftDriver:
         """Queue an entry for this turn's proposal; the future ends as ``append`` does."""
         if self.stopped is not None:
             raise UnavailableError(str(self.stopped))
-        full = self.disk.refusal
-        if full is not None:
-            raise type(full)(str(full), retry_after=_RETRY_AFTER)
+        if self.disk.full:
+            raise self.disk.refuse(_RETRY_AFTER)
         pending = self.pending
         if pending.size_bytes + len(payload) > self._queue_bytes_max:
             raise OverloadedError(

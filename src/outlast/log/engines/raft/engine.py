@@ -173,12 +173,15 @@ class RaftLog:
     def through(self) -> LogIndex:
         """Last index that readers here may see: committed, and known to be so."""
         driver = self._driver
-        return driver.commit if driver.sealed is None else LogIndex(driver.sealed[0] - 1)
+        if driver.sealed is None:
+            return driver.commit
+        return LogIndex(min(driver.commit, driver.sealed[0] - 1))
 
     @property
     def ended(self) -> bool:
-        """Whether the log is sealed, so that nothing follows :attr:`through`."""
-        return self._driver.sealed is not None
+        """Whether the log is sealed, and nothing follows :attr:`through`."""
+        sealed = self._driver.sealed
+        return sealed is not None and self._driver.commit >= sealed[0] - 1
 
     @property
     def stopped(self) -> Exception | None:
