@@ -7,6 +7,7 @@ request without it that runs out of time answers 504 with ``"may_have_happened":
 
 import json
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
@@ -218,13 +219,15 @@ class _QuietServer(uvicorn.Server):
 
 
 class GatewayServer:
-    """Serves the gateway on the node's own event loop.
+    """Serves the gateway on the node's own event loop; as HTTPS where the node has TLS.
 
     Raises:
         ConfigError: Definite. The address is in use or not ours.
     """
 
-    def __init__(self, app: Starlette, host: str, port: int) -> None:
+    def __init__(
+        self, app: Starlette, host: str, port: int, *, tls: ssl.SSLContext | None = None
+    ) -> None:
         try:
             self._socket = socket.create_server((host, port), backlog=256)
         except OSError as error:
@@ -238,6 +241,8 @@ class GatewayServer:
             timeout_keep_alive=30,
             limit_concurrency=1024,
         )
+        config.load()
+        config.ssl = tls
         self._server = _QuietServer(config)
         self.port: int = self._socket.getsockname()[1]
 

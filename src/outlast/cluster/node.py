@@ -340,7 +340,9 @@ class Node:
             health_routes(self.health),
             token=self._settings.security.client_token_check(),
         )
-        self._gateway = GatewayServer(gateway.app, where.host, where.port)
+        self._gateway = GatewayServer(
+            gateway.app, where.host, where.port, tls=self._settings.security.server_tls
+        )
         self._tasks.append(self._world.spawn.task(self._gateway.serve(), name="gateway"))
         self._tasks.append(self._world.spawn.task(self.health.run(), name="health"))
 

@@ -67,7 +67,7 @@ async def overview(
             async with client:
                 return dict(await client.status(address))
         except (OutlastError, OSError) as error:
-            return str(error) or type(error).__name__
+            return _reason(error, address)
 
     answers: dict[str, dict[str, Any] | str] = {}
     wanted = {address: "" for address in addresses}
@@ -80,6 +80,14 @@ async def overview(
             if node not in named or where in wanted:
                 wanted[where] = node
     return _combine(answers, wanted)
+
+
+def _reason(error: BaseException, address: str) -> str:
+    """Return why ``address`` did not answer, without naming it again and again."""
+    text = str(error) or type(error).__name__
+    for prefix in (f"{address}: ", f"node at {address}: "):
+        text = text.removeprefix(prefix)
+    return text
 
 
 def _members(answers: Any) -> dict[str, str]:
@@ -115,7 +123,7 @@ def _combine(answers: Mapping[str, dict[str, Any] | str], names: Mapping[str, st
 
 def _row(facts: dict[str, Any], top: int, lags: Mapping[str, int | None]) -> NodeOverview:
     node = str(facts["node"])
-    applied = facts.get("applied")
+    applied = facts.get("applied_index")
     lag = lags.get(node)
     if lag is None and applied is not None:
         lag = max(0, top - int(applied))
