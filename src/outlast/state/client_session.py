@@ -17,7 +17,7 @@ class ClientSession:
     def __init__(self, session: int, window: int = WINDOW_MAX) -> None:
         self._window = RequestWindow(session, window)
         self._out: dict[int, Request] = {}
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[int]] = deque()
 
     def __repr__(self) -> str:
         return f"<ClientSession {self.session}, {len(self._out)} requests out>"
@@ -35,22 +35,20 @@ class ClientSession:
     @property
     def full(self) -> bool:
         """Whether :meth:`take` would wait."""
-        return self._window.full
+        return bool(self._waiting) or self._window.full
 
     async def take(self) -> int:
-        """Return the next request number; waits while the window is used up."""
-        while self._window.full:
-            room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(room)
-            try:
-                await room
-            except asyncio.CancelledError:
-                if room.done() and not room.cancelled():
-                    self._wake()
-                raise
-        request = self._window.begin("", b"")
-        self._out[request.seq] = request
-        return request.seq
+        """Return the next request number; waits in line while the window is used up."""
+        if not self.full:
+            return self._begin()
+        given: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting.append(given)
+        try:
+            return await given
+        except asyncio.CancelledError:
+            if given.done() and not given.cancelled():
+                self.give_back(given.result())
+            raise
 
     def give_back(self, seq: int) -> None:
         """The request is over for its caller.
@@ -59,14 +57,15 @@ class ClientSession:
         been applied by then, it never will be.
         """
         request = self._out.pop(seq, None)
-        if request is not None:
-            self._window.end(request)
-            self._wake()
+        if request is None:
+            return
+        self._window.end(request)
+        while self._waiting and not self._window.full:
+            given = self._waiting.popleft()
+            if not given.done():
+                given.set_result(self._begin())
 
-    def _wake(self) -> None:
-        room = self._window.room
-        while self._waiting and room:
-            waiting = self._waiting.popleft()
-            if not waiting.done():
-                waiting.set_result(None)
-                room -= 1
+    def _begin(self) -> int:
+        request = self._window.begin("", b"")
+        self._out[request.seq] = request
+        return request.seq

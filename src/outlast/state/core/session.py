@@ -18,6 +18,7 @@ The order of the table is by last use, and is state: it decides who is evicted.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from hashlib import blake2b
 from heapq import heapify, heappop, heappush
 from typing import Final
@@ -225,14 +226,16 @@ class SessionTable:
         if ack_below <= low:
             return
         row.ack_below = ack_below
-        if ack_below - low <= len(replies):
-            done = [seq for seq in range(low, ack_below) if seq in replies]
-        else:
-            done = [seq for seq in replies if seq < ack_below]
-        for seq in done:
-            size = len(replies.pop(seq).body)
-            row.reply_bytes -= size
-            self.reply_bytes -= size
+        span: Iterable[int] = range(low, ack_below)
+        if ack_below - low > len(replies):
+            span = [seq for seq in replies if seq < ack_below]  # a long way past few replies
+        gone = 0
+        for seq in span:
+            kept = replies.pop(seq, None)
+            if kept is not None:
+                gone += len(kept.body)
+        row.reply_bytes -= gone
+        self.reply_bytes -= gone
 
     def _shed(self, row: SessionRow, bytes_max: int) -> None:
         """Drop the oldest bodies of ``row`` until at most ``bytes_max`` are left."""
