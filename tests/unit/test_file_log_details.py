@@ -90,7 +90,7 @@ async def test_another_replicas_log_is_refused_by_name(world: World, tmp_path: P
 
 async def test_a_log_that_is_open_is_refused(world: World, tmp_path: Path) -> None:
     log = await FileLog.open(world, str(tmp_path))
-    with pytest.raises(DataError, match="in use"):
+    with pytest.raises(DataError, match="another process"):
         await FileLog.open(make_world(), str(tmp_path))
     await log.close()
     await (await FileLog.open(make_world(), str(tmp_path))).close()

@@ -131,7 +131,7 @@ class LocalLog:
 
     @property
     def progress(self) -> Waiters:
-        """Woken when something was committed, sealed, stopped or trimmed."""
+        """Woken when something was committed, and at the end."""
         return self._progress
 
     def batch(self, start: LogIndex) -> Batch:
@@ -401,7 +401,6 @@ class LocalLog:
         if before > self.first:
             self._medium.trim(before)
             self._sizes.trim(self.first)
-            self._progress.wake()
 
     # --- end ---------------------------------------------------------------------------------
 

@@ -125,6 +125,33 @@ async def check_an_append_racing_a_seal_is_in_or_refused(fixture: LogFixture) ->
     require_same(await contents(fixture, log), kept, "after the race")
 
 
+@check(5)
+async def check_an_append_begun_before_a_seal_is_below_it_or_refused(fixture: LogFixture) -> None:
+    """Appends and a seal that begin in one turn of the loop: nothing lands behind the seal."""
+    log = await fixture.make()
+    entries = [entry_of(number, tag="turn") for number in range(4)]
+    tasks = [
+        asyncio.ensure_future(log.append(entry, deadline=fixture.deadline())) for entry in entries
+    ]
+    sealing = asyncio.ensure_future(seal(fixture, log, b"now"))
+    results = await fixture.soon(
+        asyncio.gather(*tasks, return_exceptions=True), "appends beside a seal"
+    )
+    tail, _ = await fixture.soon(sealing, "a seal beside appends")
+    kept: dict[int, bytes] = {}
+    for result, entry in zip(results, entries, strict=True):
+        if isinstance(result, int):
+            kept[result] = entry
+        else:
+            require(isinstance(result, SealedError), f"beside a seal: {result!r}")
+    require_above(tail, kept)
+    require_same(await contents(fixture, log), kept, "beside a seal")
+    if Capability.REOPEN in fixture.capabilities:
+        log = await fixture.reopen(log)
+        require_same(await contents(fixture, log), kept, "reopened after a seal beside appends")
+        await require_refused(fixture, log, b"now", "reopened after a seal beside appends")
+
+
 async def _sealed_stays(fixture: LogFixture, how: Capability) -> None:
     log = await fixture.make()
     kept = await fill_in(fixture, log, 6)
