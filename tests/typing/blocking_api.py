@@ -55,4 +55,4 @@ def names() -> None:
     assert_type(outlast.__version__, str)
     error: outlast.RejectedError = outlast.UnavailableError("no", retry_after=1.0)
     assert_type(error.retry_after, float | None)
-    outlast.nothing  # type: ignore[attr-defined]
+    outlast.nothing()  # type: ignore[attr-defined]

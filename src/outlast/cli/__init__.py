@@ -55,8 +55,18 @@ def _run(arguments: list[str]) -> int:
     try:
         result: Any = app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        return say(_one_line(error))
+        return say(_usage(error))
     return result if isinstance(result, int) else EXIT_OK
+
+
+def _usage(error: Any) -> str:
+    """Say what is wrong with the arguments, and where to look."""
+    from cyclopts import MissingArgumentError
+
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        command = " ".join(("outlast", *(error.command_chain or ())))
+        return f"{error.argument.name} is missing; `{command} --help` shows how"
+    return _one_line(error)
 
 
 def complain(error: Exception) -> int:

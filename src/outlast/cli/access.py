@@ -84,6 +84,9 @@ def parse_routes(given: tuple[str, ...]) -> dict[str, str]:
 
     routes: dict[str, str] = {}
     for text in given:
+        if "=" not in text:
+            message = f"--route {text}: write NODE=HOST:PORT, such as n2=127.0.0.1:7401"
+            raise ConfigError(message)
         for node, address in parse_peers(text).items():
             if node in routes:
                 message = f"--route {text}: node {node} has a route already, {routes[node]}"

@@ -29,6 +29,7 @@ def serve(
     port: int = 7400,
     http_port: int = 7480,
     storage: Storage = "disk",
+    json: Flag = False,
 ) -> int:
     """Run a cluster of local nodes, and restart those that die.
 
@@ -39,6 +40,7 @@ def serve(
         port: First port for clients and nodes; 0 takes free ones.
         http_port: First port of the HTTP gateways; 0 takes free ones.
         storage: disk, or lossy: a kill loses all that was not fsynced, like a power cut.
+        json: Print where it serves as one line of JSON.
     """
     from outlast.cluster import LocalCluster
     from outlast.host import default_world
@@ -54,10 +56,10 @@ def serve(
         http_port=http_port,
         storage=storage,
     )
-    return asyncio.run(_serve(cluster))
+    return asyncio.run(_serve(cluster, as_json=json))
 
 
-async def _serve(cluster: "LocalCluster") -> int:
+async def _serve(cluster: "LocalCluster", *, as_json: bool) -> int:
     asked: list[int] = []
     until = asyncio.Event()
 
@@ -76,7 +78,7 @@ async def _serve(cluster: "LocalCluster") -> int:
         await asyncio.wait({ended, stopped, ready}, return_when=asyncio.FIRST_COMPLETED)
         if ready.done() and not asked and not ended.done():
             ready.result()
-            print(show.serving(cluster.plan, fresh=cluster.fresh), flush=True)
+            print(show.serving(cluster.plan, fresh=cluster.fresh, as_json=as_json), flush=True)
             await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
             ended.result()
@@ -98,11 +100,11 @@ def node(
     id: str,
     listen: str,
     data: str,
-    advertise: str = "",
-    peers: str = "",
+    advertise: str | None = None,
+    peers: str | None = None,
     route: Routes = (),
     http: str | None = None,
-    cluster: str = "",
+    cluster: str | None = None,
     storage: Storage = "disk",
     tls_cert: str | None = None,
     tls_key: str | None = None,
@@ -133,20 +135,20 @@ def node(
     from outlast.cluster.identity import check_node_id, parse_peers
     from outlast.wire import Security
 
-    _log_to_stderr()
     settings = NodeSettings(
         node=check_node_id(id),
         data=data,
         listen=listen,
-        advertise=advertise,
+        advertise=advertise or "",
         peers=parse_peers(peers) if peers else {},
         routes=parse_routes(route),
         http=http,
-        cluster=cluster,
+        cluster=cluster or "",
         security=Security.from_files(
             certificate=tls_cert, key=tls_key, ca=tls_ca, tokens=tokens, token=token
         ),
     )
+    _log_to_stderr()
     return run_node(target, settings, storage=storage, notify=lambda text: _note(id, text))
 
 

@@ -51,8 +51,18 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 # --- Run -------------------------------------------------------------------------------------
 
 
-def serving(plan: "LocalPlan", *, fresh: bool) -> str:
+def serving(plan: "LocalPlan", *, fresh: bool, as_json: bool) -> str:
     """Return what ``serve`` says once the cluster answers."""
+    if as_json:
+        return as_text(
+            {
+                "cluster": plan.cluster,
+                "target": plan.target,
+                "addresses": dict(plan.addresses),
+                "http": dict(plan.http),
+                "new": fresh,
+            }
+        )
     machine = plan.target.rpartition(":")[2]
     rows = [
         [node, address, f"http://{plan.http[node]}" if node in plan.http else None]

@@ -22,7 +22,8 @@ def log_directories(storage: Storage, directory: str) -> list[str]:
     Raises:
         DataError: There is none; the message says what was looked for.
     """
-    return _parts(storage, directory, "log")
+    inner = [f"{path}/wal" for path in _parts(storage, directory, "log")]
+    return [path if storage.exists(path) else path.removesuffix("/wal") for path in inner]
 
 
 def stored_schema(storage: Storage, directory: str) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def stored_schema(storage: Storage, directory: str) -> dict[str, Any]:
     if not heads:
         message = (
             f"{directory}: no snapshot there yet, so no schema to compare with: the first is"
-            " written when the log has grown, or when the machine stops"
+            " written when the log has grown"
         )
         raise DataError(message)
     return max(heads, key=lambda head: head.index).schema
