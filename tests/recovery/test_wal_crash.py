@@ -247,3 +247,29 @@ async def test_the_failed_log_says_so() -> None:
     with pytest.raises(LogFailedError):
         await wal.append([Run(RunKind.ENTRIES, 1, 1, [b"x"])])
     await wal.close()
+
+
+async def test_a_torn_tail_survives_every_crash_while_it_is_being_cut() -> None:
+    disk = MemoryDisk()
+    wal = await Wal.open(memory_world(disk), DIR, ME, SETTINGS)
+    for index in (1, 2, 3):
+        await wal.append([Run(RunKind.ENTRIES, index, 1, [b"x" * 2000])])
+    whole = disk.copy()
+    await wal.close()
+    name = max(name for name in whole.names if name.endswith(".seg"))
+    data = whole.names[name].data
+    del data[-(-(4096 + 3 * 2560) // 512) * 512 :]
+    data.extend(b"torn" * 600 + bytes(SETTINGS.segment_bytes - len(data) - 2400))
+    opened = whole.copy()
+    await (await Wal.open(memory_world(opened), DIR, ME, SETTINGS)).close()
+    cut = 0
+    for count in range(len(opened.steps) + 1):
+        for number, keep in enumerate(("nothing", "everything", "random", "random", "random")):
+            crashed = crash(
+                whole, opened.steps[:count], Prng(number), keep=keep, folders=opened.folders
+            )
+            wal = await Wal.open(memory_world(crashed), DIR, ME, SETTINGS)
+            assert wal.last == (3, 1), f"crash after step {count} of the open, keeping {keep}"
+            cut += any("quarantine/" in path for path in crashed.names)
+            await wal.close()
+    assert cut > 20

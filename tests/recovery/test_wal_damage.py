@@ -301,3 +301,14 @@ async def test_check_lists_all_damage_and_where_it_is() -> None:
     assert [(f"{DIR}/{one.segment}", one.offset) for one in report.damage] == [
         (frame.name, frame.offset) for frame in hit
     ]
+
+
+async def test_a_frame_of_another_segment_is_never_taken_for_one_of_this() -> None:
+    base, other = await make_base(1), await make_base(2)
+    runs = merge([Run(RunKind.ENTRIES, base.last + 1, 3, [b"stale"])])
+    stale, _ = encode_frame(
+        encode_runs(runs), other.seed, seq=base.seq + 1, durable=base.seq, span=span(runs)
+    )
+    disk = base.disk.copy()
+    disk.names[base.name()].data[base.end : base.end + len(stale)] = stale
+    assert judge(disk)[:2] == (Status.TORN, base.last)

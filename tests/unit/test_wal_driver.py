@@ -568,3 +568,75 @@ async def test_settings_that_do_not_fit_are_refused(wrong: dict[str, Any]) -> No
 async def test_names_too_long_for_a_sector_are_refused() -> None:
     with pytest.raises(ConfigError, match="300"):
         WalIdentity("c" * 301, "l", "r")
+
+
+async def test_entries_not_yet_on_disk_stay_readable_however_small_the_cache() -> None:
+    disk = MemoryDisk()
+    wal = await open_wal(disk, replace(SMALL, cache_bytes_max=1))
+    futures: list[asyncio.Future[None]] = []
+    seen: list[list[int]] = []
+
+    def during_fsync(call: str, _: MemoryFile) -> None:
+        if call == "fsync" and len(futures) < 5:
+            futures.append(wal.append([entries(len(futures) + 1, b"x" * 900)]))
+
+    disk.faults = during_fsync
+    futures.append(wal.append([entries(1, b"x" * 900)]))
+    for number in range(5):
+        await futures[number]
+        last = wal.last[0]
+        seen.append([entry[0] for entry in wal.entries(1, last, 1 << 20)])
+        assert seen[-1] == list(range(1, last + 1))
+    assert wal.last[0] > 3
+    await wal.close()
+
+
+async def test_an_open_sees_the_disk_and_not_pages_that_a_failed_fsync_left_behind() -> None:
+    disk = MemoryDisk()
+    wal = await open_wal(disk)
+    await wal.append([entries(1, b"a")])
+    stopped = disk.copy()
+    await wal.close()
+    calls: list[tuple[str, str]] = []
+
+    class Watched(MemoryFile):
+        def fdatasync(self) -> None:
+            calls.append((self.path, "fsync"))
+            super().fdatasync()
+
+        fsync = fdatasync
+
+        def drop_cache(self) -> None:
+            calls.append((self.path, "drop"))
+
+        def pread(self, size: int, offset: int) -> bytes:
+            calls.append((self.path, "read"))
+            return super().pread(size, offset)
+
+    def watch(path: str, *, create: bool = False, write: bool = True) -> MemoryFile:
+        return Watched(stopped, MemoryDisk.open(stopped, path, create=create).inode, path)
+
+    stopped.open = watch  # type: ignore[method-assign]
+    newest = max(name for name in stopped.names if name.endswith(".seg"))
+    await (await open_wal(stopped)).close()
+    for path in (newest, f"{DIR}/CURRENT"):
+        mine = [call for name, call in calls if name == path]
+        assert mine[:3] == ["fsync", "drop", "read"]
+
+
+async def test_a_rewrite_in_the_queue_is_readable_while_what_it_replaces_is_written() -> None:
+    disk = MemoryDisk()
+    wal = await open_wal(disk, replace(SMALL, cache_bytes_max=1))
+    await wal.append([entries(1, b"a", b"b", b"c")])
+    queued: list[asyncio.Future[None]] = []
+
+    def during_fsync(call: str, _: MemoryFile) -> None:
+        if call == "fsync" and not queued:
+            queued.append(wal.append([truncate(2), entries(2, b"B", term=2)]))
+
+    disk.faults = during_fsync
+    await wal.append([entries(4, b"d")])
+    assert wal.entries(1, 9, 99) == [(1, 1, 0, b"a"), (2, 2, 0, b"B")]
+    await queued[0]
+    assert wal.entries(1, 9, 99) == [(1, 1, 0, b"a"), (2, 2, 0, b"B")]
+    await wal.close()

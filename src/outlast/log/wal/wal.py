@@ -285,10 +285,10 @@ class Wal:
         await run(f"{self._lane}-spare", partial(self._remove, paths))
 
     def _remove(self, paths: list[str]) -> None:
-        """Remove oldest first, each durably: after a crash no gap can be in the middle."""
+        """Remove segments that ``CURRENT`` no longer counts: after a crash the next open does."""
         for path in paths:
             self._world.storage.unlink(path)
-            self._world.storage.fsync_dir(self._directory)
+        self._world.storage.fsync_dir(self._directory)
 
     def _dropped(self, trim: "asyncio.Future[None]") -> None:
         self._trims.pop(trim, None)
