@@ -166,24 +166,27 @@ class LocalLog:
         Errors as in :meth:`outlast.log.Log.append`. Cancelled before it was queued (only
         possible while a seal is being decided), it had no effect; later it is indefinite.
         """
-        if type(entry) is not bytes or not 0 < len(entry) <= self._entry_max:
+        if type(entry) is not bytes or not 0 < (size := len(entry)) <= self._entry_max:
             check_size(entry, self._entry_max)
         endless = deadline.at_ns >= _FOREVER
         if not endless:
             self._check_time(deadline)
         if self._shut:
             await self._admit(deadline)
-        queued = self._queued_bytes + len(entry)
+        self._queued_bytes = queued = self._queued_bytes + size
         if queued > self._queue_max:
+            self._queued_bytes -= size
             raise self._overloaded(queued)
-        self._queued_bytes = queued
         loop = self._loop or self._find_loop()
         future: asyncio.Future[LogIndex] = loop.create_future()
-        if not self._entries:
+        entries = self._entries
+        if not entries:
             loop.call_soon(self._flush)
-        self._entries.append(entry)
+        entries.append(entry)
         self._futures.append(future)
-        return await (future if endless else within(self._world, future, deadline))
+        if endless:
+            return await future
+        return await within(self._world, future, deadline)
 
     def _find_loop(self) -> asyncio.AbstractEventLoop:
         """Remember the loop that drives this log: the one of the first append."""
@@ -297,11 +300,14 @@ class LocalLog:
             self._sealed = (LogIndex(last), group.seal)
             self._sealing = False
             self._seal_settled.wake()
-        index = LogIndex(group.first)
-        for future in group.futures:
-            if not future.done():
-                future.set_result(index)
-            index += 1  # type: ignore[assignment]
+        waiting = enumerate(group.futures, group.first)
+        while True:
+            try:
+                for index, future in waiting:
+                    future.set_result(index)  # type: ignore[arg-type]
+                break
+            except asyncio.InvalidStateError:
+                continue  # this one was cancelled, or its deadline passed; on with the next
         self._progress.wake()
 
     def _withdraw(self, group: _Group, error: DefiniteError) -> None:
