@@ -37,9 +37,10 @@ async def measure(callers: int, size: int, seconds: float, *, timeout: float) ->
                 world, f"{directory}/{name}", me=name, membership=membership, peers=net.end(name)
             )
         )
-    while not any(log.authority.mine for log in logs):
-        await asyncio.sleep(0.01)
-    leader = next(log for log in logs if log.authority.mine)
+    changes = logs[0].authority_changes()
+    while (await anext(changes)).holder is None:
+        pass
+    leader = next(log for log in logs if log.me == logs[0].authority.holder)
     clock = make_world().clock.monotonic_ns
     entry = bytes(size)
     latencies: list[int] = []
@@ -54,7 +55,7 @@ async def measure(callers: int, size: int, seconds: float, *, timeout: float) ->
                 latencies.append(clock() - start)
 
     await asyncio.gather(leader.append(entry, deadline=Deadline.never()))
-    syncs, term, cpu = leader._driver.store.wal.sync_count, leader.authority.term, 0.0
+    syncs, term = leader._driver.store.wal.sync_count, leader.authority.term
     cpu = time.process_time()
     wall = clock()
     await asyncio.gather(*(call() for _ in range(callers)))

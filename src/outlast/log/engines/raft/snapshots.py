@@ -189,7 +189,7 @@ class SnapshotTransfers:
     def _send(self, target: ReplicaId, ref: SnapshotRef, first: int, last: int) -> None:
         current = self._sending.get(target)
         if current is not None and current.ref == ref and current.task is not None:
-            if first <= current.next_chunk <= last + 1:
+            if current.next_chunk <= first <= current.last + 1:  # the window moved on
                 current.last = max(current.last, last)
                 return
             current.task.cancel()
