@@ -155,6 +155,7 @@ class LossyStorage:
         self.sync_is_noop = sync_is_noop
         self._prng = prng or Prng(int.from_bytes(os.urandom(8), "little"))
         self._lock = threading.RLock()
+        self._drawing = threading.Lock()
         self._nodes: dict[str, _Inode | None] = {}
         """What a path means, where that differs from (or is cached of) the inner storage."""
         self._ops: dict[str, list[tuple[str, str, _Inode | None]]] = {}
@@ -217,7 +218,7 @@ class LossyStorage:
         sectors = min(len(data), durable_size - offset) // SECTOR
         if sectors <= 0:
             return
-        with self._lock:
+        with self._drawing:
             chosen = [self._prng.below(sectors) for _ in range(min(sectors, _EARLY_PIECES) // 2)]
         for sector in chosen:
             piece = data[sector * SECTOR : (sector + 1) * SECTOR]

@@ -286,7 +286,7 @@ class GroupCommit:
         else:
             self._arm()
             self._wake_drained()
-        if self._room < self._writer.size // 2 and not self.space.full:
+        if self._room < self._writer.size * 7 // 8 and not self.space.full:
             self.space.prepare(self._next_bytes(0))
 
     def _arm(self) -> None:
