@@ -5,7 +5,9 @@ its id, nodes and ports for good: a second start continues, and a node whose dir
 since then is admitted anew instead of being made again.
 """
 
+import itertools
 import json
+import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ from outlast.kernel import ClusterId, ConfigError, DataError, NodeId, Prng, Stor
 FORMAT = 1
 FILE = "cluster.json"
 _HASH_SEED_MAX = 1_000_000
+_PORTS = range(12_000, 32_000)
+_tried = itertools.count()
 
 
 def draw_cluster_id(prng: Prng) -> ClusterId:
@@ -160,7 +164,7 @@ def make_plan(
         message = f"--nodes {nodes}: give 1 to 9; an odd number survives the loss of the rest"
         raise ConfigError(message)
     names = [NodeId(f"n{n}") for n in range(1, nodes + 1)]
-    free = _free_ports(nodes * 2)
+    free = free_ports(nodes * 2)
     addresses = {
         name: f"127.0.0.1:{port + n if port else free[n]}" for n, name in enumerate(names)
     }
@@ -201,10 +205,24 @@ def _save_plan(storage: Storage, data: str, plan: LocalPlan) -> None:
     storage.fsync_dir(data)
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+def free_ports(count: int) -> list[int]:
+    """Return ports of this machine that nothing is bound to.
+
+    They lie below those that systems give to outgoing connections: one of these may be taken,
+    or even be connected to itself by whoever dials it, while its node is down for a moment.
+
+    Raises:
+        ConfigError: Definite. There are not as many.
+    """
+    found: list[int] = []
+    for tried in itertools.islice(_tried, len(_PORTS)):
+        port = _PORTS[(os.getpid() * 61 + tried) % len(_PORTS)]
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    message = f"{count} free ports from {_PORTS.start} to {_PORTS.stop - 1}: there are not as many"
+    raise ConfigError(message)

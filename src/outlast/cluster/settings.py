@@ -40,16 +40,28 @@ class NodeSettings:
     replica: ReplicaSettings = field(default_factory=ReplicaSettings)
 
     def __post_init__(self) -> None:
-        """Check what can be checked before anything is opened."""
-        where = parse_address(self.listen)
-        if where.host in {"0.0.0.0", "::", ""} and not self.advertise:  # noqa: S104 - compared
-            message = (
-                f"--listen {self.listen} names no address that others can dial:"
-                " add --advertise HOST:PORT"
-            )
+        """Check what can be checked before anything is opened.
+
+        Raises:
+            ConfigError: Definite. An address cannot be read, or nobody could dial it.
+        """
+        for address in (self.listen, *self.peers.values(), *self.routes.values()):
+            parse_address(address)
+        if not _dialled(self.address):
+            option, advice = "--listen", "add --advertise HOST:PORT"
+            if self.advertise:
+                option, advice = "--advertise", "give the HOST:PORT that reaches this node"
+            message = f"{option} {self.address} names no address that others can dial: {advice}"
             raise ConfigError(message)
+        if self.http is not None:
+            parse_address(self.http)
 
     @property
     def address(self) -> str:
         """What others dial."""
         return self.advertise or self.listen
+
+
+def _dialled(address: str) -> bool:
+    where = parse_address(address)
+    return where.port != 0 and where.host not in {"0.0.0.0", "::"}  # noqa: S104 - compared
