@@ -115,12 +115,20 @@ def _replica_facts(replica: Replica) -> dict[str, Any]:
     }
 
 
+def even_count(voters: int) -> str:
+    """Say why an even number of voters is no better than one less."""
+    lost = (voters - 1) // 2
+    return f"{voters} voters: survives the loss of {lost}, as {voters - 1} would"
+
+
 def _warnings(members: list[dict[str, Any]]) -> list[str]:
     """Say what would take a majority down at once."""
     voters = [row for row in members if row["voter"]]
     found = []
     if len(voters) in {1, 2}:
         found.append(f"{len(voters)} voters: losing one stops the cluster")
+    elif voters and len(voters) % 2 == 0:
+        found.append(even_count(len(voters)))
     zones: dict[str, int] = {}
     for row in voters:
         if row["zone"]:
