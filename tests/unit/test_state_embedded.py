@@ -1,6 +1,7 @@
 """``outlast.open``: a durable object of this process, with the client's surface."""
 
 import asyncio
+import struct
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from outlast.kernel import (
     CommandError,
     CommandTypeError,
     ConfigError,
+    DataError,
     Deadline,
     DeadlineError,
     KeyReusedError,
@@ -149,3 +151,19 @@ async def test_a_log_in_memory_is_trimmed_behind_what_is_applied() -> None:
         for _ in range(40):
             await counter.call(Counter.add, "a")
         assert counter.status().log_first > 30
+
+
+async def test_an_entry_that_kills_is_named_and_can_be_left_out(tmp_path: Path) -> None:
+    async with open_machine(Counter, tmp_path) as counter:
+        await counter.call(Counter.add, "a")
+        poison = counter.status().applied + 1
+        await counter.call(Counter.add, "a", by=100)
+        await counter.call(Counter.add, "a", by=10)
+    marker = tmp_path / "snapshots" / "applying"
+    marker.write_bytes(struct.pack("<QQQ", poison, poison, 1))
+    with pytest.raises(DataError, match=rf"entry {poison} killed .*skip={poison}\)"):
+        await open_machine(Counter, tmp_path).__aenter__()
+    async with open_machine(Counter, tmp_path, skip=poison) as counter:
+        assert await counter.call(Counter.get, "a") == 11
+    async with open_machine(Counter, tmp_path) as counter:
+        assert await counter.call(Counter.get, "a") == 11

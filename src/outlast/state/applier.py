@@ -5,7 +5,15 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 
-from outlast.kernel import InvariantError, LogIndex, TaskHandle, TrimmedError, World
+from outlast.kernel import (
+    Deadline,
+    InvariantError,
+    LogIndex,
+    OutlastError,
+    TaskHandle,
+    TrimmedError,
+    World,
+)
 from outlast.log import Log
 from outlast.state.core.envelope import Header, Kind, unpack_entry
 from outlast.state.core.operation import decode_skip
@@ -15,6 +23,7 @@ from outlast.state.poison import ApplyMarker
 from outlast.state.settings import ReplicaSettings
 
 _DIGESTS_KEPT = 64
+_TAIL_SECONDS = 1.0
 
 
 class Applier:
@@ -60,6 +69,8 @@ class Applier:
         self.passed = 0
         """Every entry up to here is applied, or holds nothing for readers."""
         self.poisoned = 0
+        self.held: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        """Resolves when applying first holds before an entry that killed the process."""
         self.fresh_ns = world.clock.monotonic_ns()
         self.digests: deque[tuple[int, bytes]] = deque(maxlen=_DIGESTS_KEPT)
 
@@ -179,15 +190,35 @@ class Applier:
 
     async def _await_skip(self, index: LogIndex) -> None:
         """Look ahead for the agreed skip of ``index``, however long it takes to be agreed."""
-        deaths = self.marker.deaths if self.marker is not None else 0
-        self.poisoned = index
-        self._world.events.emit(EntryPoisoned(level="error", index=index, crashes=deaths))
+        tail = await self._tail()
+        if index + 1 >= tail:
+            self._hold(index)
         async for batch in self._log.read(LogIndex(index + 1)):
             for at, entry in enumerate(batch.entries, batch.first):
                 header, body = unpack_entry(entry, at)
                 if header.kind == Kind.SKIP and decode_skip(body, at).index == index:
                     return
+            if batch.through + 1 >= tail:
+                self._hold(index)
         raise TrimmedError(f"the log ended while entry {index} waited for its skip", first=index)
+
+    async def _tail(self) -> int:
+        """Return the index after what is committed now, 0 if the log cannot tell here."""
+        now_ns = self._world.clock.monotonic_ns()
+        try:
+            return await self._log.tail(deadline=Deadline.after(_TAIL_SECONDS, now_ns))
+        except OutlastError:
+            return 0
+
+    def _hold(self, index: int) -> None:
+        """The log so far has no skip for the entry: say that it is waited for."""
+        if self.poisoned == index:
+            return
+        self.poisoned = index
+        deaths = self.marker.deaths if self.marker is not None else 0
+        self._world.events.emit(EntryPoisoned(level="error", index=index, crashes=deaths))
+        if not self.held.done():
+            self.held.set_result(index)
 
     def _pass_over(self, index: int) -> None:
         self.poisoned = 0

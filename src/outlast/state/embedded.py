@@ -1,7 +1,7 @@
 """A durable Python object in this process: the same client as a cluster's, without a server."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from os import PathLike, fspath
 from typing import Any, Generic, ParamSpec, Self, TypeVar
 
@@ -10,6 +10,7 @@ import msgspec
 from outlast.kernel import (
     CommandTypeError,
     ConfigError,
+    DataError,
     Deadline,
     DeadlineError,
     NodeId,
@@ -57,12 +58,14 @@ class Embedded(Generic[M]):
         world: World | None = None,
         timeout: float = 10.0,
         settings: ReplicaSettings | None = None,
+        skip: int = 0,
     ) -> None:
         if timeout <= 0:
             raise ConfigError(f"timeout is {timeout}; it must be above 0 seconds")
         self._spec = machine_spec(machine)
         self._path = path
         self._timeout = timeout
+        self._skip = skip
         self._settings = settings or ReplicaSettings(cluster="embedded")
         self._world = world or _host_world()
         self._log: Log | None = None
@@ -81,7 +84,8 @@ class Embedded(Generic[M]):
         """Open the log, restore the state, and apply the log to its end.
 
         Raises:
-            DataError: Definite. The directory is in use, or belongs to another class.
+            DataError: Definite. The directory is in use, or belongs to another class; or an
+                entry killed the process each time that it was applied.
             CorruptionError: Acknowledged data is damaged; names file and offset.
         """
         log = await self._open_log()
@@ -94,7 +98,7 @@ class Embedded(Generic[M]):
         )
         try:
             await replica.start()
-            await _first(replica.catch_up(deadline=Deadline.never()), replica)
+            await self._catch_up(replica)
         except BaseException:
             await replica.stop()
             await log.close()
@@ -197,6 +201,27 @@ class Embedded(Generic[M]):
             raise TooLateError("the deadline had passed before the call began")
         return own
 
+    async def _catch_up(self, replica: Replica) -> None:
+        """Apply the log to its end, or raise what stops that."""
+        task = asyncio.ensure_future(replica.catch_up(deadline=Deadline.never()))
+        ends: list[asyncio.Future[Any]] = [task, replica.failed, replica.held]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if replica.failure is not None:
+                raise replica.failure
+            if replica.held.done() and not task.done():
+                index = replica.held.result()
+                if index != self._skip:
+                    raise DataError(
+                        f"{self._path}: entry {index} killed the process each time that it was "
+                        f"applied; correct the command, or leave it out: open(…, skip={index})"
+                    )
+                await replica.skip(index)
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
     async def _register(self, deadline: Deadline) -> ClientSession:
         async with self._opening:
             if self._session is None:
@@ -256,6 +281,7 @@ def open(
     timeout: float = 10.0,
     world: World | None = None,
     settings: ReplicaSettings | None = None,
+    skip: int = 0,
 ) -> Embedded[M]:
     """Return a client of ``machine`` as a durable object of this process.
 
@@ -269,6 +295,8 @@ def open(
         timeout: Seconds that a call may take unless its deadline is earlier.
         world: Where it runs; the real machine by default.
         settings: See :class:`ReplicaSettings`.
+        skip: Index of an entry that killed the process whenever it was applied, as the error
+            of an earlier open said: it is left out for good.
 
     Raises:
         ConfigError: Definite. ``machine`` is no StateMachine class, or ``timeout`` is not
@@ -278,18 +306,7 @@ def open(
     if not (isinstance(given, type) and issubclass(given, StateMachine)):
         raise ConfigError(f"open: {machine!r} is no StateMachine class")
     directory = None if path is None else fspath(path)
-    return Embedded(machine, directory, world=world, timeout=timeout, settings=settings)
-
-
-async def _first(waited: Coroutine[Any, Any, Any], replica: Replica) -> None:
-    """Wait for ``waited``, or raise what stopped ``replica`` meanwhile."""
-    task = asyncio.ensure_future(waited)
-    await asyncio.wait({task, replica.failed}, return_when=asyncio.FIRST_COMPLETED)
-    if replica.failure is not None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        raise replica.failure
-    await task
+    return Embedded(machine, directory, world=world, timeout=timeout, settings=settings, skip=skip)
 
 
 def _host_world() -> World:

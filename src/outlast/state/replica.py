@@ -129,11 +129,9 @@ class Replica:
             tick=lambda: self._append(Kind.TICK, b"", self._deadline()),
         )
         self._reads = ReadRounds(world, log, self._applier)
-        self._snapshotter: Snapshotter | None = None
-        if store is not None:
-            self._snapshotter = Snapshotter(
-                world, log, self.system, runner, store, cluster=settings.cluster
-            )
+        self._snapshotter = store and Snapshotter(
+            world, log, self.system, runner, store, cluster=settings.cluster
+        )
         self._requests: dict[int, asyncio.Future[Kept]] = {}
         self._request = world.prng.bits64() >> 2
         self._tasks: list[TaskHandle] = []
@@ -149,6 +147,11 @@ class Replica:
     def applied(self) -> int:
         """Index up to which the log is applied here."""
         return self._applier.passed
+
+    @property
+    def held(self) -> "asyncio.Future[int]":
+        """Resolves with the index of an entry that killed the process, when it needs a skip."""
+        return self._applier.held
 
     # --- life --------------------------------------------------------------------------------
 
