@@ -129,8 +129,9 @@ class Replica:
             tick=lambda: self._append(Kind.TICK, b"", self._deadline()),
         )
         self._reads = ReadRounds(world, log, self._applier)
-        self._snapshotter = store and Snapshotter(
-            world, log, self.system, runner, store, cluster=settings.cluster
+        parts = (world, log, self.system, runner)
+        self._snapshotter = (
+            None if store is None else Snapshotter(*parts, store, cluster=settings.cluster)
         )
         self._requests: dict[int, asyncio.Future[Kept]] = {}
         self._request = world.prng.bits64() >> 2
@@ -322,16 +323,17 @@ class Replica:
             raise ConfigError("this replica has no snapshot store")
         deadline = deadline or self._deadline()
         while snapshotter.is_busy():
-            await within(self._world, self._checkpoint_done(snapshotter, raise_=False), deadline)
+            await within(self._world, snapshotter.finished(), deadline)
         at, digest = self._applier.digests[-1] if self._applier.digests else (0, b"")
         body = encode_body(MarkBody(self.me, at, digest))
         index = await self._append(Kind.MARK, body, deadline)
         await within(self._world, self._applier.wait(index), deadline)
-        if snapshotter.is_busy():
-            await within(self._world, self._checkpoint_done(snapshotter, raise_=True), deadline)
+        error = await within(self._world, snapshotter.finished(), deadline)
         ref = store.latest()
-        if ref is None:
-            raise UnavailableError("the checkpoint could not be written; see the events")
+        if ref is None or ref.index < index:
+            raise error or UnavailableError(
+                f"no checkpoint was written at {index}: another was under way", retry_after=0.1
+            )
         return ref
 
     def status(self) -> ReplicaStatus:
@@ -438,13 +440,6 @@ class Replica:
             self._snapshotter.cut()
         else:
             self._world.spawn.task(self._log.trim(LogIndex(index + 1)), name="state-trim")
-
-    async def _checkpoint_done(self, snapshotter: Snapshotter, *, raise_: bool) -> None:
-        future: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-        snapshotter.when_done(lambda error: None if future.done() else future.set_result(error))
-        error = await future
-        if error is not None and raise_:
-            raise error
 
     def _fail(self, error: BaseException) -> None:
         """Stop: the state may be wrong from here on, and must not be served or saved."""

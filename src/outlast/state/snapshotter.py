@@ -1,7 +1,8 @@
 """Writes checkpoints while commands go on, and lets the log go below verified ones."""
 
+import asyncio
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from outlast.kernel import CorruptionError, DataError, LogIndex, OutlastError, Term, World
 from outlast.log import Log, SnapshotRef
@@ -38,7 +39,8 @@ class Snapshotter:
         self._runner = runner
         self._store = store
         self._cluster = cluster
-        self._waiting: list[Callable[[BaseException | None], None]] = []
+        self._waiting: list[asyncio.Future[None]] = []
+        self._failure: BaseException | None = None
         self._busy = False
         self.missed_count = 0
 
@@ -70,9 +72,13 @@ class Snapshotter:
             self._write(index, term, first, self._runner.checkpoint()), name="state-checkpoint"
         )
 
-    def when_done(self, done: Callable[[BaseException | None], None]) -> None:
-        """Call ``done`` once when the checkpoint under way has ended, with its error if any."""
-        self._waiting.append(done)
+    async def finished(self) -> BaseException | None:
+        """Wait for the checkpoint under way; return why the last one failed, or ``None``."""
+        while self._busy:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(future)
+            await future
+        return self._failure
 
     async def _write(
         self, index: LogIndex, term: Term, first: list[bytes], steps: Iterator[bytes]
@@ -110,9 +116,11 @@ class Snapshotter:
             if close is not None:
                 close()
             self._busy = False
+            self._failure = failure
             waiting, self._waiting = self._waiting, []
-            for done in waiting:
-                done(failure)
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
 
     async def trim(self) -> None:
         """Let the log go below the oldest of the snapshots that are to be kept."""
