@@ -1,16 +1,27 @@
 """A machine of the node-level Raft harness: what lies on its disk, durable or only written."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from outlast.kernel import ReplicaId, Term
-from outlast.log.api import Membership, SnapshotRef
+from outlast.kernel import NodeId, ReplicaId, Term, replica_id
+from outlast.log.api import Member, Membership, SnapshotRef
 from outlast.log.engines.raft.core.node import RaftNode
 from outlast.log.engines.raft.core.types import AnyMessage, Entry, HardState, Persist
 
 
 class BrokenError(AssertionError):
     """A promise of Raft does not hold."""
+
+
+def ids(count: int) -> list[ReplicaId]:
+    """Return ``n1#1``, ``n2#1``, …"""
+    return [replica_id(NodeId(f"n{i + 1}"), 1) for i in range(count)]
+
+
+def members_of(voters: Sequence[ReplicaId], learners: Sequence[ReplicaId] = ()) -> list[Member]:
+    """Return voters and learners as members."""
+    return [Member(r, f"{r}:1") for r in voters] + [Member(r, f"{r}:1", False) for r in learners]
 
 
 @dataclass
@@ -119,3 +130,13 @@ class Host:
         if self.node is None:
             raise BrokenError(f"{self.replica} is down")
         return self.node
+
+
+@dataclass
+class Net:
+    """How badly the network behaves; probabilities in 1/1000."""
+
+    delay_ms: tuple[int, int] = (1, 1)
+    drop: int = 0
+    repeat: int = 0
+    cuts: dict[tuple[ReplicaId, ReplicaId], None] = field(default_factory=dict)

@@ -8,9 +8,8 @@ Everything is drawn from one seed, so a failing seed is the whole report.
 
 import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
-from outlast.kernel import LogIndex, NodeId, OutlastError, Prng, ReplicaId, Term, replica_id
+from outlast.kernel import LogIndex, OutlastError, Prng, ReplicaId, Term
 from outlast.log.api import Member, Membership, SnapshotRef
 from outlast.log.engines.raft.core.node import RaftNode
 from outlast.log.engines.raft.core.settings import RaftSettings
@@ -44,31 +43,13 @@ from outlast.log.engines.raft.core.types import (
     Wake,
 )
 from tests.support.raft_checker import Checker
-from tests.support.raft_disk import BrokenError, Host, View
+from tests.support.raft_disk import BrokenError, Host, Net, View, ids, members_of
+
+__all__ = ["MS", "SECOND", "Cluster", "Net", "ids", "members_of"]
 
 MS = 1_000_000
 SECOND = 1000 * MS
 Make = Callable[..., RaftNode]
-
-
-def ids(count: int) -> list[ReplicaId]:
-    """Return ``n1#1``, ``n2#1``, …"""
-    return [replica_id(NodeId(f"n{i + 1}"), 1) for i in range(count)]
-
-
-def members_of(voters: Sequence[ReplicaId], learners: Sequence[ReplicaId] = ()) -> list[Member]:
-    """Return voters and learners as members."""
-    return [Member(r, f"{r}:1") for r in voters] + [Member(r, f"{r}:1", False) for r in learners]
-
-
-@dataclass
-class Net:
-    """How badly the network behaves; probabilities in 1/1000."""
-
-    delay_ms: tuple[int, int] = (1, 1)
-    drop: int = 0
-    repeat: int = 0
-    cuts: dict[tuple[ReplicaId, ReplicaId], None] = field(default_factory=dict)
 
 
 class Machines:
@@ -102,6 +83,7 @@ class Machines:
         self.on_effects: Callable[[ReplicaId, RaftEvent, Effects], None] | None = None
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._serial = 0
+        self._bulk_free: dict[tuple[ReplicaId, ReplicaId], int] = {}
         for replica in (*voters, *learners):
             self.add_host(replica)
 
@@ -166,6 +148,10 @@ class Machines:
             return True
         self.now = end
         return False
+
+    def settle(self) -> None:
+        """Let 20 ms pass: enough for a few round trips on a good network."""
+        self.run(0.02)
 
     # --- one step -----------------------------------------------------------------------------
 
@@ -366,8 +352,10 @@ class Machines:
                 self.chunk_log.append((sender, target, number))
                 self.step(target, ChunkStored(ref, number + 1))
 
-        # The bulk connection keeps order: later chunks of a window arrive later.
-        self.at(self.now + (1 + number - transfer.first) * MS, fire)
+        # The bulk connection keeps order: one chunk after another.
+        free = self._bulk_free.get((sender, target), 0)
+        self._bulk_free[sender, target] = when = max(free, self.now) + MS
+        self.at(when, fire)
 
 
 class Cluster(Machines):
@@ -439,13 +427,16 @@ class Cluster(Machines):
 
     def elect(self, replica: ReplicaId) -> None:
         """Make ``replica`` the leader of the next term: its timer fires first."""
-        for other in self.up():
-            self.node(other).state.election.lost_leader = True
-        node = self.node(replica)
-        node.state.election.election_at = self.now
-        self.step(replica, Wake())
+        self.stand(replica)
         if not self.run(0.4, until=lambda: self.ready(replica)):
             raise BrokenError(f"{replica} was not elected")
+
+    def stand(self, replica: ReplicaId) -> None:
+        """Let everybody forget the leader, and let ``replica``'s timer fire now."""
+        for other in self.up():
+            self.node(other).state.election.lost_leader = True
+        self.node(replica).state.election.election_at = self.now
+        self.step(replica, Wake())
 
     def ready(self, replica: ReplicaId) -> bool:
         """Return whether ``replica`` leads and has committed in its term."""

@@ -184,7 +184,7 @@ class MembershipRules:
         if change is None or s.role is not Role.LEADER:
             return
         catch_up = change.waiting.get(peer.replica)
-        if catch_up is not None and not catch_up.done and peer.match >= catch_up.goal:
+        while catch_up is not None and not catch_up.done and peer.match >= catch_up.goal:
             catch_up.done = s.now - catch_up.since_ns < s.timeout_ns
             catch_up.goal, catch_up.since_ns = s.log.last_index, s.now
         self._switch_if_ready()
