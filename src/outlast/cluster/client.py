@@ -20,9 +20,12 @@ from outlast.kernel import (
     CommandTypeError,
     ConfigError,
     Deadline,
+    IndefiniteError,
     OutlastError,
+    RejectedError,
     SessionExpiredError,
     TaskHandle,
+    UnavailableError,
     World,
     current_deadline,
 )
@@ -48,6 +51,7 @@ M = TypeVar("M", bound=StateMachine)
 _ENCODE = msgspec.msgpack.Encoder().encode
 _DECODE = msgspec.msgpack.Decoder().decode
 _ANSWER = msgspec.msgpack.Decoder(Answer)
+_SPARE_NS = 5_000_000
 
 
 class Client(Generic[M]):
@@ -160,7 +164,7 @@ class Client(Generic[M]):
         Returns plain data. Errors as :meth:`call`; those that the machine declares arrive as
         ``CommandError`` with ``type_name`` where the class is not known here.
         """
-        reply = await self.reply(name, _ENCODE(dict(arguments or {})), query=query)
+        reply = await self.reply(name, _plain(arguments or {}), query=query)
         return result_of(reply, _DECODE, lambda raw: decode_error(raw, self._spec))
 
     async def reply(
@@ -190,9 +194,14 @@ class Client(Generic[M]):
         return _ANSWER.decode(raw).facts
 
     def _deadline(self) -> Deadline:
-        own = Deadline(self._clock_ns() + self._timeout_ns)
+        now_ns = self._clock_ns()
+        own = Deadline(now_ns + self._timeout_ns)
         outer = current_deadline.get()
-        return own if outer is None else own.earlier(outer)
+        if outer is None or outer.endless:
+            return own
+        # Ends a little before the block around it does: this side knows whether it was sent.
+        spare_ns = min(_SPARE_NS, outer.left_ns(now_ns) // 10)
+        return own.earlier(Deadline(outer.at_ns - spare_ns))
 
     # --- commands in a session ---------------------------------------------------------------
 
@@ -246,12 +255,14 @@ class Client(Generic[M]):
                 seq = session.unresolved[0]
                 ask = partial(_ENCODE, Resolve(session.id, seq))
                 deadline = Deadline(self._clock_ns() + self._timeout_ns)
-                with contextlib.suppress(OutlastError):
+                try:
                     await self._courier.request(Kind.RESOLVE, ask, deadline)
-                    session.resolved(seq)
-                    self._room.set()
-                    continue
-                await self._world.timers.sleep(0.1)
+                except OutlastError as error:
+                    if not _decides(error):
+                        await self._world.timers.sleep(0.1)
+                        continue
+                session.resolved(seq)
+                self._room.set()
         finally:
             self._settling = None
 
@@ -261,9 +272,18 @@ class Client(Generic[M]):
         if self._opening is None or self._opening.done():
             self._opening = asyncio.ensure_future(self._register())
             self._opening.add_done_callback(_look_at)
+        opening = self._opening
         left = deadline.left(self._clock_ns())
-        async with asyncio.timeout(left):
-            return await asyncio.shield(self._opening)
+        await asyncio.wait([opening], timeout=left)
+        if not opening.done():
+            message = f"no session yet, so nothing was sent: {self._courier.why_unreachable()}"
+            raise UnavailableError(message, retry_after=1.0)
+        try:
+            return opening.result()
+        except IndefiniteError as error:
+            # Only the session may have been opened; the command was not sent.
+            message = f"no session could be opened, so nothing was sent: {error}"
+            raise UnavailableError(message, retry_after=1.0) from error
 
     async def _register(self) -> RequestWindow:
         """Open a session. Repeating is harmless: one that nobody uses expires."""
@@ -273,6 +293,23 @@ class Client(Generic[M]):
         )
         self._session = RequestWindow(int(result_of(reply, _DECODE, _no_command)))
         return self._session
+
+
+def _decides(error: OutlastError) -> bool:
+    """Whether ``error`` tells what became of a request, rather than why that is not known yet.
+
+    The recorded answer may be an error itself; ``BarredError`` and an expired session say that
+    the request will never run.
+    """
+    return error.happened != "maybe" and not isinstance(error, RejectedError)
+
+
+def _plain(arguments: Mapping[str, Any]) -> bytes:
+    try:
+        return _ENCODE(dict(arguments))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        message = f"the arguments cannot be sent: {error}; give plain values by parameter name"
+        raise CommandTypeError(message) from error
 
 
 def _look_at(task: "asyncio.Task[Any]") -> None:

@@ -38,6 +38,7 @@ _REPLY = int(Kind.REPLY)
 _NEVER_NS = Deadline.never().at_ns
 _SILENCE_NS = 250_000_000
 _ASK_AGAIN_NS = 150_000_000
+_REDIRECTS_AT_ONCE = 2
 _BACKOFF = Backoff(base=0.01, cap=0.5)
 _VIEW = msgspec.msgpack.Decoder(View)
 
@@ -226,9 +227,10 @@ class Courier:
         elif call.refusal is not None:
             self._end(call, call.refusal)
         else:
-            self._end(call, UnavailableError(self._why_unreachable(), retry_after=1.0))
+            self._end(call, UnavailableError(self.why_unreachable(), retry_after=1.0))
 
-    def _why_unreachable(self) -> str:
+    def why_unreachable(self) -> str:
+        """Say in one line why no leader can be asked."""
         reasons = "; ".join(f"{a}: {e}" for a, e in sorted(self.links.errors.items()))
         known = ", ".join(self.routing.ask())
         return f"no leader found among {known}" + (f" ({reasons})" if reasons else "")
@@ -392,7 +394,7 @@ class Courier:
         self.routing.redirected(link.node, hint)
         self._current = None
         call.repeats += 1
-        if call.repeats > 2 and not hint:
+        if call.repeats > _REDIRECTS_AT_ONCE:
             self._repeat_later(call, 0.0)
             self.look()
             return

@@ -39,3 +39,13 @@ class WaitingForAdmission(Event):
     level: Level = "warning"
     directory: str
     why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaDiverged(Event):
+    """A replica's digest differs from that of a majority: it is taken out and rebuilt."""
+
+    level: Level = "error"
+    replica: str
+    index: int
+    what: str

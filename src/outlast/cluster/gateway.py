@@ -8,15 +8,17 @@ request without it that runs out of time answers 504 with ``"may_have_happened":
 import json
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from difflib import get_close_matches
 from typing import Any, Protocol
 
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from outlast.cluster.metrics import CONTENT_TYPE, Metrics
@@ -36,6 +38,8 @@ _ENCODE = msgspec.msgpack.Encoder().encode
 _DECODE = msgspec.msgpack.Decoder().decode
 _BODY_BYTES_MAX = 1 << 20
 _TIMEOUT_MAX = 60.0
+_CONSISTENCIES = ("linearizable", "stale")
+_NS = 1_000_000_000
 
 
 class Calls(Protocol):
@@ -48,11 +52,21 @@ class Calls(Protocol):
         ...
 
 
+Local = Callable[[str, bytes], Awaitable[Reply]]
+"""Runs an encoded query on this node's own state, however old that is."""
+
+
+class _TooLargeError(CommandTypeError):
+    """The body has more bytes than one command takes."""
+
+
 def _status_of(error: Exception) -> int:
     if isinstance(error, KeyReusedError):
         return 422
     if isinstance(error, CommandError):
         return 409
+    if isinstance(error, _TooLargeError):
+        return 413
     if isinstance(error, CommandTypeError | ConfigError):
         return 400
     if isinstance(error, TooLateError):
@@ -63,20 +77,45 @@ def _status_of(error: Exception) -> int:
     return 504 if happened == "maybe" else 503
 
 
-def _refusal(error: Exception) -> Response:
-    happened = getattr(error, "happened", "maybe")
-    name = getattr(error, "type_name", "") or type(error).__name__
+def _json(
+    value: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """Encode by msgspec, which knows bytes, dates and decimals that json does not."""
+    return Response(msgspec.json.encode(value), status, headers, "application/json")
+
+
+def _sorry(status: int, name: str, message: str, happened: str = "no", **headers: str) -> Response:
+    """Answer with an error; all errors of the gateway have this shape."""
     body = {
         "error": name,
-        "message": str(error),
+        "message": message,
         "happened": happened,
         "may_have_happened": happened != "no",
     }
-    headers = {}
+    return _json(body, status, headers)
+
+
+def _refusal(error: Exception) -> Response:
+    happened = getattr(error, "happened", "maybe")
+    name = getattr(error, "type_name", "") or type(error).__name__.lstrip("_")
     retry_after = getattr(error, "retry_after", None)
-    if retry_after is not None:
-        headers["Retry-After"] = str(max(1, round(retry_after)))
-    return JSONResponse(body, _status_of(error), headers)
+    status = _status_of(error)
+    headers = {}
+    if retry_after is not None or status == 503:
+        headers["Retry-After"] = str(max(1, round(retry_after or 0.0)))
+    return _sorry(status, name, str(error), happened, **headers)
+
+
+async def _no_page(_: Request, error: Exception) -> Response:
+    """Answer what no route takes: an unknown path, or another method."""
+    if not isinstance(error, HTTPException):
+        raise error
+    return _sorry(
+        error.status_code,
+        "MethodNotAllowed" if error.status_code == 405 else "NotFound",
+        f"{error.detail}: GET / lists the commands, queries and pages",
+        **dict(error.headers or {}),
+    )
 
 
 def _number(request: Request, header: str, default: float) -> float:
@@ -103,11 +142,13 @@ class Gateway:
         status: Callable[[], dict[str, Any]],
         health_routes: list[Route],
         *,
+        local: Local | None = None,
         token: Callable[[str], bool] | None = None,
         timeout: float = 10.0,
     ) -> None:
         self._spec = spec
         self._calls = calls
+        self._local = local
         self._status = status
         self._token = token
         self._timeout = timeout
@@ -120,11 +161,12 @@ class Gateway:
                 Route("/status", self._show_status),
                 Route("/metrics", self._show_metrics),
                 *health_routes,
-            ]
+            ],
+            exception_handlers={HTTPException: _no_page},
         )
 
     async def _index(self, _: Request) -> Response:
-        return JSONResponse(
+        return _json(
             {
                 "machine": self._spec.name,
                 "version": self._spec.version,
@@ -134,8 +176,8 @@ class Gateway:
             }
         )
 
-    async def _show_status(self, _: Request) -> Response:
-        return JSONResponse(self._status())
+    async def _show_status(self, request: Request) -> Response:
+        return self._refused(request) or _json(self._status())
 
     async def _show_metrics(self, _: Request) -> Response:
         return Response(self._metrics.render(), media_type=CONTENT_TYPE)
@@ -154,28 +196,43 @@ class Gateway:
 
     @staticmethod
     def _unknown(kind: str, name: str, known: list[str]) -> Response:
-        message = f"no {kind} {name!r}; there are: {', '.join(known) or 'none'}"
-        return JSONResponse({"error": "NotFound", "message": message, "happened": "no"}, 404)
+        near = get_close_matches(name, known, 1, 0.5)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
+        return _sorry(404, "NotFound", f"no {kind} {name!r}; {hint}")
+
+    def _refused(self, request: Request) -> Response | None:
+        """Return the answer to a caller without a token that is needed, else ``None``."""
+        if self._token is None:
+            return None
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._token(given.strip()):
+            return None
+        message = "a token with scope client is needed: Authorization: Bearer TOKEN"
+        return _sorry(401, "Unauthorized", message, **{"WWW-Authenticate": "Bearer"})
 
     async def _run(self, request: Request, name: str, *, query: bool) -> Response:
-        if self._token is not None:
-            given = request.headers.get("authorization", "").removeprefix("Bearer ")
-            if not self._token(given):
-                message = "a token with scope client is needed: Authorization: Bearer TOKEN"
-                return JSONResponse({"error": "Unauthorized", "message": message}, 401)
+        refused = self._refused(request)
+        if refused is not None:
+            return refused
         try:
             timeout = _number(request, "outlast-timeout", self._timeout)
-            args = _ENCODE(await self._arguments(request))
+            stale = query and _consistency(request) == "stale"
+            args = _encoded(await self._arguments(request))
             self._spec.check_args(name, args)
-            key = request.headers.get("idempotency-key", "")
-            stale = request.query_params.get("consistency") == "stale"
-            keyed = idempotency_key(key) if key else nullcontext()
-            with deadline(timeout), keyed:
-                reply = await self._calls().reply(name, args, query=query, stale=stale)
+            key = request.headers.get("idempotency-key")
+            keyed = nullcontext() if key is None else idempotency_key(key)
+            if stale and self._local is not None:
+                reply = await self._local(name, args)
+            else:
+                with deadline(timeout), keyed:
+                    reply = await self._calls().reply(name, args, query=query)
             result = result_of(reply, _DECODE, lambda raw: decode_error(raw, self._spec))
         except (OutlastError, TimeoutError) as error:
             return _refusal(error)
-        return JSONResponse({"result": result, "index": reply.index, "digest": reply.digest.hex()})
+        body = {"result": result, "index": reply.index, "digest": reply.digest.hex()}
+        if stale:
+            body["age_seconds"] = round(reply.age_ns / _NS, 6)
+        return _json(body)
 
     @staticmethod
     async def _arguments(request: Request) -> dict[str, Any]:
@@ -186,10 +243,10 @@ class Gateway:
         async for piece in request.stream():
             raw += piece
             if len(raw) > _BODY_BYTES_MAX:
-                raise CommandTypeError(f"body is larger than {_BODY_BYTES_MAX} bytes")
+                raise _TooLargeError(f"the body is larger than {_BODY_BYTES_MAX} bytes")
         try:
             value = json.loads(bytes(raw) or b"{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CommandTypeError(f"body is not JSON: {error}") from error
         if not isinstance(value, dict):
             message = f"body is a JSON {type(value).__name__}: send an object of arguments by name"
@@ -197,16 +254,27 @@ class Gateway:
         return value
 
 
-def _json(value: dict[str, Any]) -> Response:
-    """Encode by msgspec, which knows bytes, dates and decimals that json does not."""
-    return Response(msgspec.json.encode(value), media_type="application/json")
+def _consistency(request: Request) -> str:
+    given = request.query_params.get("consistency", _CONSISTENCIES[0])
+    if given not in _CONSISTENCIES:
+        message = f"consistency {given!r}: write {' or '.join(_CONSISTENCIES)}"
+        raise ConfigError(message)
+    return given
+
+
+def _encoded(arguments: dict[str, Any]) -> bytes:
+    try:
+        return _ENCODE(arguments)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        message = f"the arguments cannot be sent: {error}; numbers have at most 64 bits"
+        raise CommandTypeError(message) from error
 
 
 def _loose(text: str) -> Any:
     """Read a query parameter: JSON if it is, the plain text otherwise."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -18,6 +18,7 @@ from outlast.kernel import (
     replica_id,
 )
 from outlast.log import Member, Membership
+from outlast.wire import parse_address
 
 FORMAT = 1
 FILE = "identity.json"
@@ -37,6 +38,7 @@ class NodeIdentity:
         admitted: True for a founding member; false for one that was admitted later, which
             learns the members from the log and votes only once they name it.
         started: True once a log was created here: from then on a missing log is a lost disk.
+        condemned: Why what lies here must not be used again; empty while it may.
     """
 
     cluster: ClusterId
@@ -46,6 +48,7 @@ class NodeIdentity:
     members: tuple[Member, ...]
     admitted: bool = True
     started: bool = False
+    condemned: str = ""
 
     @property
     def replica(self) -> ReplicaId:
@@ -109,6 +112,7 @@ def load_identity(storage: Storage, directory: str) -> NodeIdentity | None:
             ),
             admitted=bool(data["admitted"]),
             started=bool(data["started"]),
+            condemned=str(data["condemned"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         message = f"{path}: not an identity file ({error}): restore it from a backup of {FILE}"
@@ -126,6 +130,7 @@ def save_identity(storage: Storage, directory: str, identity: NodeIdentity) -> N
         "hash_seed": identity.hash_seed,
         "admitted": identity.admitted,
         "started": identity.started,
+        "condemned": identity.condemned,
         "members": [
             {"replica": m.replica, "address": m.address, "voter": m.voter, "zone": m.zone}
             for m in identity.members
@@ -152,11 +157,15 @@ def parse_peers(text: str) -> dict[NodeId, str]:
     """
     peers: dict[NodeId, str] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
-        name, equals, address = part.partition("=")
-        if not equals or ":" not in address:
+        name, equals, given = part.partition("=")
+        if not equals or ":" not in given:
             message = f"peer {part!r}: write NODE=HOST:PORT, such as n1=10.0.0.1:7400"
             raise ConfigError(message)
         node = check_node_id(name)
+        address = str(parse_address(given))
+        if address.endswith(":0"):
+            message = f"peer {part!r}: port 0 is none that can be dialled: write the node's own"
+            raise ConfigError(message)
         if node in peers:
             message = f"node id {node!r} stands twice in the peers: each node needs its own"
             raise ConfigError(message)

@@ -24,6 +24,7 @@ from outlast.kernel import (
     incarnation_of,
     kernel_error,
 )
+from outlast.log import Member
 from outlast.protect import Backoff
 from outlast.wire import Connection, Identity, Security, dial, parse_address
 
@@ -194,7 +195,10 @@ def _identity(node: NodeId, facts: dict[str, Any]) -> NodeIdentity:
             node=node,
             incarnation=incarnation_of(replica),
             hash_seed=int(facts["hash_seed"]),
-            members=(),
+            members=tuple(
+                Member(ReplicaId(name), str(address), bool(voter))
+                for name, address, voter in facts["members"]
+            ),
             admitted=False,
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -16,15 +16,21 @@ _RESTARTS = RestartPolicy(intensity=30, period=60.0, base=0.1, cap=2.0)
 
 
 def node_command(
-    plan: LocalPlan, data: str, node: str, *, storage: str = "disk", extra: Sequence[str] = ()
+    plan: LocalPlan,
+    data: str,
+    node: str,
+    *,
+    storage: str = "disk",
+    extra: Sequence[str] = (),
+    program: str = "outlast",
 ) -> list[str]:
-    """Return the command line that runs ``node`` of ``plan``."""
+    """Return the command line that runs ``node`` of ``plan`` by the module ``program``."""
     name = NodeId(node)
     peers = ",".join(f"{n}={a}" for n, a in plan.addresses.items())
     command = [
         sys.executable,
         "-m",
-        "outlast",
+        program,
         "node",
         plan.target,
         "--id",
@@ -72,6 +78,8 @@ class LocalCluster:
         storage: ``disk``, or ``lossy``: what is not fsynced lives in process memory, so that
             a kill is a power cut.
         environment: More environment for the nodes.
+        node_options: More options of ``outlast node``, the same for all.
+        program: Module that the nodes run; a test names a broken one here.
 
     Raises:
         ConfigError: Definite. The directory holds another machine.
@@ -89,12 +97,14 @@ class LocalCluster:
         storage: str = "disk",
         environment: Mapping[str, str] | None = None,
         node_options: Sequence[str] = (),
+        program: str = "outlast",
     ) -> None:
         self._world = world
         self._data = os.path.abspath(data)
         self._storage = storage
         self._environment = dict(environment or {})
         self._options = tuple(node_options)
+        self._program = program
         plan = load_plan(world.storage, self._data)
         self.fresh = plan is None
         if plan is None:
@@ -124,7 +134,12 @@ class LocalCluster:
             name=node,
             command=tuple(
                 node_command(
-                    self.plan, self._data, node, storage=self._storage, extra=self._options
+                    self.plan,
+                    self._data,
+                    node,
+                    storage=self._storage,
+                    extra=self._options,
+                    program=self._program,
                 )
             ),
             environment={**os.environ, **self._environment, **node_environment(self.plan)},

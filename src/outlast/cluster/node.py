@@ -10,31 +10,44 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from outlast.cluster.comparison import DIGESTS, Comparison
 from outlast.cluster.events import Leading, NodeFailed, NodeReady, NodeStopped, WaitingForAdmission
 from outlast.cluster.gateway import Gateway, GatewayServer
+from outlast.cluster.identity import FILE as IDENTITY_FILE
 from outlast.cluster.identity import NodeIdentity, load_identity, save_identity
 from outlast.cluster.join import ask_admission
 from outlast.cluster.messages import Seat
 from outlast.cluster.peers import Peers
-from outlast.cluster.service import Service
+from outlast.cluster.service import Service, answer_query
 from outlast.cluster.settings import NodeSettings
+from outlast.cluster.tending import Tending
 from outlast.detect import Health, Status, health_routes
 from outlast.kernel import (
     ConfigError,
     DataError,
+    DivergedError,
     OutlastError,
     ReplicaId,
     TaskHandle,
+    UnavailableError,
     World,
     node_of,
 )
 from outlast.log import Membership
-from outlast.log.engines.raft import RaftLog, RaftLogSettings
-from outlast.state import DiskSnapshotStore, Replica, Runner, StateMachine, machine_spec
+from outlast.log.engines.raft import BULK_CHANNEL, RaftLog, RaftLogSettings
+from outlast.state import (
+    DiskSnapshotStore,
+    Replica,
+    Reply,
+    Runner,
+    StateMachine,
+    machine_spec,
+    own_row,
+)
 from outlast.wire import Identity, WireListener, parse_address
 
 _NS = 1_000_000_000
-_TEND_SECONDS = 0.5
+_HEALTH_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +108,8 @@ class Node:
         self._register_health()
         self._serve_gateway()
         identity = load_identity(self._world.storage, self._settings.data)
+        if identity is not None:
+            self._check(identity)
         if identity is None or self._lost_its_log(identity):
             identity = await self._be_admitted(identity)
         self._check(identity)
@@ -127,6 +142,8 @@ class Node:
             routes=self._settings.routes,
         )
         self._peers = peers
+        if not identity.admitted:
+            peers.introduce(identity.members)
         log = await RaftLog.open(
             world,
             self._paths.log,
@@ -161,9 +178,18 @@ class Node:
             machine=self._spec.name,
             machine_version=self._spec.version,
         )
+        comparison = Comparison(
+            world,
+            identity.replica,
+            own_row(identity.replica, self._replica.settings, self._spec.version),
+            send=lambda replica, body: peers.send(replica, BULK_CHANNEL, DIGESTS, body),
+            condemn=self._condemn,
+        )
+        peers.on_digests = comparison.heard
         peers.enable()
         self._tasks.append(world.spawn.task(self._follow_authority(), name="authority"))
-        self._tasks.append(world.spawn.task(self._tend(), name="tend"))
+        tending = Tending(world, log, self._replica, self._service, comparison)
+        self._tasks.append(world.spawn.task(tending.run(), name="tend"))
 
     async def _bind(self, listener: WireListener) -> None:
         where = parse_address(self._settings.listen)
@@ -218,10 +244,22 @@ class Node:
         self._world.events.emit(NodeFailed(node=self._settings.node, error=str(error)))
         self._failure.set_result(error)
 
+    def _condemn(self, error: DivergedError) -> None:
+        """Never use this directory's state again, and stop."""
+        if self._identity is None or self._failure is None or self._failure.done():
+            return
+        condemned = replace(self._identity, condemned=str(error))
+        save_identity(self._world.storage, self._settings.data, condemned)
+        failure = asyncio.get_running_loop().create_future()
+        failure.set_result(error)
+        self._on_failure(failure)
+
     # --- identity ------------------------------------------------------------------------------
 
     def _lost_its_log(self, identity: NodeIdentity) -> bool:
         storage = self._world.storage
+        if identity.condemned:
+            return True
         return identity.started and not (
             storage.exists(self._paths.log) and storage.listdir(self._paths.log)
         )
@@ -229,6 +267,8 @@ class Node:
     async def _be_admitted(self, previous: NodeIdentity | None) -> NodeIdentity:
         """Ask to be admitted under the next incarnation, for as long as it takes."""
         settings = self._settings
+        if previous is None:
+            self._check_empty()
         addresses = {n: a for n, a in settings.peers.items() if n != settings.node}
         if previous is not None:
             for member in previous.members:
@@ -261,6 +301,17 @@ class Node:
         save_identity(self._world.storage, settings.data, identity)
         return identity
 
+    def _check_empty(self) -> None:
+        """Refuse a directory that holds something and no identity: nothing there is ours."""
+        storage, data = self._world.storage, self._settings.data
+        for path in (self._paths.log, self._paths.snapshots):
+            if storage.exists(path) and storage.listdir(path):
+                message = (
+                    f"{path}: is there, but {data}/{IDENTITY_FILE} is not: put that file back,"
+                    " or name an empty directory to be admitted anew"
+                )
+                raise DataError(message)
+
     def _check(self, identity: NodeIdentity) -> None:
         settings = self._settings
         if identity.node != settings.node:
@@ -286,6 +337,7 @@ class Node:
             "cluster": identity.cluster,
             "replica": replica,
             "hash_seed": identity.hash_seed,
+            "members": [[m.replica, m.address, m.voter] for m in self._log.membership.members],
         }
 
     # --- authority -----------------------------------------------------------------------------
@@ -300,20 +352,14 @@ class Node:
             if change.mine:
                 self._world.events.emit(Leading(node=self._settings.node, term=change.term))
 
-    async def _tend(self) -> None:
-        """Twice a second: renew the view for membership changes, promote learners."""
-        service = self._service
-        while service is not None:
-            await self._world.timers.sleep(_TEND_SECONDS)
-            service.renew_view()
-            await service.promote_due()
-
     # --- gateway and health ----------------------------------------------------------------------
 
     def _register_health(self) -> None:
-        self.health.add("started", self._started, groups=("startup",))
-        self.health.add("can serve", self._can_serve, groups=("readiness",))
-        self.health.add("not failed", self._not_failed, groups=("liveness",))
+        self.health.add("started", self._started, groups=("startup",), every=_HEALTH_SECONDS)
+        self.health.add("can serve", self._can_serve, groups=("readiness",), every=_HEALTH_SECONDS)
+        self.health.add(
+            "not failed", self._not_failed, groups=("liveness",), every=_HEALTH_SECONDS
+        )
 
     def _started(self) -> tuple[Status, str]:
         return (Status.OK if self._phase == "serving" else Status.FAILED), self._phase
@@ -338,6 +384,7 @@ class Node:
             self._own_client,
             self.status,
             health_routes(self.health),
+            local=self._stale_query,
             token=self._settings.security.client_token_check(),
         )
         self._gateway = GatewayServer(
@@ -359,6 +406,13 @@ class Node:
                 name=f"gateway of {self._settings.node}",
             )
         return self._client
+
+    async def _stale_query(self, name: str, args: bytes) -> Reply:
+        """Run a query on what this node has applied, with or without a majority."""
+        if self._replica is None or self._phase != "serving":
+            message = f"this node is {self._phase}: it has no state to read yet"
+            raise UnavailableError(message, retry_after=1.0)
+        return await answer_query(self._replica, name, args, stale=True)
 
     def _seats(self) -> list[Seat]:
         if self._log is None:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from outlast.cluster.comparison import DIGESTS
 from outlast.kernel import (
     DefiniteError,
     IndefiniteError,
@@ -120,8 +121,10 @@ class Peers:
         self._me = replica_id(NodeId(identity.node), identity.incarnation)
         self._links: dict[tuple[ReplicaId, str], _Outgoing] = {}
         self._addresses: dict[ReplicaId, str] = {}
+        self._introduced: tuple[Member, ...] = ()
         self._tasks: dict[tuple[ReplicaId, str], TaskHandle] = {}
         self.handler: PeerHandler | None = None
+        self.on_digests: Callable[[ReplicaId, bytes], None] | None = None
         self.problems: dict[str, str] = {}
         self._closed = False
         self._enabled = False
@@ -147,8 +150,18 @@ class Peers:
         """Deliver what arrives to ``handler``."""
         self.handler = handler
 
+    def introduce(self, members: Sequence[Member]) -> None:
+        """Say whom to talk to while the log has not named any member yet.
+
+        A node that was just admitted must answer the leader before it has read who that is.
+        """
+        self._introduced = tuple(members)
+        if not self._addresses:
+            self.update(())
+
     def update(self, members: Sequence[Member]) -> None:
         """Keep connections to ``members`` and drop those to others."""
+        members = members or self._introduced
         wanted = {m.replica: m.address for m in members if m.replica != self._me}
         for key in list(self._tasks):
             if wanted.get(key[0]) != self._addresses.get(key[0]):
@@ -166,8 +179,11 @@ class Peers:
         self._enabled = True
 
     def deliver(self, sender: ReplicaId, channel: str, kind: int, body: bytes) -> None:
-        """Hand a received frame to the engine."""
-        if self._enabled and self.handler is not None:
+        """Hand a received frame to the engine, or to the comparison of digests."""
+        if kind == DIGESTS:
+            if self.on_digests is not None:
+                self.on_digests(sender, body)
+        elif self._enabled and self.handler is not None:
             self.handler.received(sender, channel, kind, body)
 
     def close(self) -> None:

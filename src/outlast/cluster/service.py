@@ -23,10 +23,12 @@ from outlast.cluster.messages import (
 )
 from outlast.kernel import (
     Deadline,
+    DefiniteError,
     ElsewhereError,
     OutlastError,
     ProtocolError,
     ReplicaId,
+    ReplyLostError,
     World,
     node_of,
 )
@@ -123,19 +125,22 @@ class Service:
         async def answer() -> None:
             try:
                 body = await work
+                try:
+                    connection.send(kind, stream, body)
+                except ProtocolError as error:
+                    raise _too_large(ProtocolError, body) from error
             except OutlastError as error:
                 body = encode_error_reply(error) if kind is Kind.REPLY else _ENCODE(_sorry(error))
-            connection.send(kind, stream, body)
+                connection.send(kind, stream, body)
 
         self.world.spawn.task(answer(), name=f"answer {stream}")
 
     async def query(self, body: bytes) -> bytes:
         """Run a query."""
         query = _decode(_QUERY, body, "query")
-        reply = await self.replica.query(
-            query.name, query.args, "stale" if query.stale else "linearizable"
+        return encode_reply(
+            await answer_query(self.replica, query.name, query.args, stale=query.stale)
         )
-        return encode_reply(reply)
 
     async def register(self, body: bytes) -> bytes:
         """Open a session."""
@@ -217,6 +222,26 @@ JOIN_CHANNEL = "join"
 """Where a node without an identity asks to be admitted; needs the scope ``peer``."""
 
 
+async def answer_query(replica: Replica, name: str, args: bytes, *, stale: bool) -> Reply:
+    """Run a query; what would stop a node in a command is only this caller's problem here.
+
+    Raises:
+        DefiniteError: It ended with MemoryError, RecursionError or OSError.
+        OutlastError: As of :meth:`Replica.query`.
+    """
+    try:
+        return await replica.query(name, args, "stale" if stale else "linearizable")
+    except (MemoryError, RecursionError, OSError) as error:
+        if isinstance(error, OutlastError):
+            raise
+        message = f"query {name!r} ended with {type(error).__name__}: {error}"
+        raise DefiniteError(message) from error
+
+
+def _too_large(kind: type[OutlastError], body: bytes) -> OutlastError:
+    return kind(f"the answer has {len(body)} bytes, more than one frame takes; return less")
+
+
 def _decode(decoder: msgspec.msgpack.Decoder[Any], body: bytes, what: str) -> Any:
     try:
         return decoder.decode(body)
@@ -257,7 +282,7 @@ class _ClientPort:
 
     def frame(self, kind: int, stream: int, body: bytes) -> None:
         if kind == _COMMAND:
-            self._submit(body, partial(self._send, _REPLY_KIND, stream))
+            self._submit(body, partial(self._answer, stream))
             return
         connection = self._connection
         if connection is None:
@@ -270,6 +295,13 @@ class _ClientPort:
             connection.send(Kind.ANSWER, stream, _ENCODE(Answer("", "", facts)))
         else:
             raise ProtocolError(f"unknown kind {kind} on channel {CLIENT_CHANNEL}")
+
+    def _answer(self, stream: int, reply: bytes) -> None:
+        """Send the reply to a command; one that is too large must not stop who applies it."""
+        try:
+            self._send(_REPLY_KIND, stream, reply)
+        except ProtocolError:
+            self._send(_REPLY_KIND, stream, encode_error_reply(_too_large(ReplyLostError, reply)))
 
     def closed(self, error: BaseException | None) -> None:
         self._connection = None

@@ -43,6 +43,7 @@ from outlast.state.lint import Finding, lint_machine
 from outlast.state.loader import load_machine
 from outlast.state.machine import Operation, StateMachine, command, query
 from outlast.state.replica import Replica
+from outlast.state.role import own_row
 from outlast.state.runner import Runner
 from outlast.state.settings import ReplicaSettings
 from outlast.state.snapshot_store import DiskSnapshotStore
@@ -101,6 +102,7 @@ __all__ = [
     "load_machine",
     "machine_spec",
     "open",
+    "own_row",
     "query",
     "result_of",
 ]

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from outlast.kernel import FencedError, IndefiniteError, OutlastError, World
-from outlast.log import Authority, Log
+from outlast.log import Authority, Log, Replicated
 from outlast.state.core.authority import SYSTEM
 from outlast.state.core.envelope import FORMAT
 from outlast.state.core.log_time import HolderClock
@@ -68,13 +68,22 @@ class SystemRole:
                 self._clock.end()
 
     async def announce(self, row: Announce) -> None:
-        """Write a replica's row, then raise the active versions if all support more."""
+        """Write a replica's row, then raise the active versions if all support more.
+
+        A member without a row may run an older program: nothing is raised before all have one.
+        """
         members = self._system.members
         if members.rows.get(row.replica) != row:
             await self._operate(row)
-        if members.may_raise():
+        if members.may_raise() and self._all_known():
             machine, format_ = members.supported()
             await self._operate(Raise(machine, format_))
+
+    def _all_known(self) -> bool:
+        if not isinstance(self._log, Replicated):
+            return True
+        rows = self._system.members.rows
+        return all(member.replica in rows for member in self._log.membership.members)
 
     async def tick(self) -> None:
         """Move log time, for ever, while something waits for it and no other entry does."""

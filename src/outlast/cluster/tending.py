@@ -1,0 +1,69 @@
+"""What a node looks after twice a second, beside its work: views, members, versions, digests.
+
+On every node: tell clients of changed members, tell the others this replica's digests. On the
+leader also: make caught-up learners voters, keep the replicas table in step with the members (so
+that a new machine version comes into force once all of them support it, and not before), and
+skip an entry that killed a majority of the replicas each time it was applied.
+"""
+
+import contextlib
+
+from outlast.cluster.comparison import Comparison
+from outlast.cluster.service import Service
+from outlast.kernel import OutlastError, World
+from outlast.log.engines.raft import RaftLog
+from outlast.state import Forget, Replica
+
+_SECONDS = 0.5
+
+
+class Tending:
+    """Looks after one node. Driven from one event loop."""
+
+    def __init__(
+        self,
+        world: World,
+        log: RaftLog,
+        replica: Replica,
+        service: Service,
+        comparison: Comparison,
+    ) -> None:
+        self._world = world
+        self._log = log
+        self._replica = replica
+        self._service = service
+        self._comparison = comparison
+        self._skipped = 0
+
+    async def run(self) -> None:
+        """Look after the node until cancelled."""
+        while True:
+            await self._world.timers.sleep(_SECONDS)
+            self._service.renew_view()
+            self._comparison.tell(self._replica.status(), self._log.membership.members)
+            if self._log.authority.mine:
+                with contextlib.suppress(OutlastError):
+                    await self._lead()
+
+    async def _lead(self) -> None:
+        await self._service.promote_due()
+        await self._skip_poisoned()
+        await self._keep_rows()
+
+    async def _skip_poisoned(self) -> None:
+        index = self._comparison.poisoned_by_majority()
+        if index and index != self._skipped:
+            await self._replica.skip(index)
+            self._skipped = index
+
+    async def _keep_rows(self) -> None:
+        """Write the rows of members that told theirs, remove those of former members."""
+        replica = self._replica
+        rows = replica.system.members.rows
+        members = [member.replica for member in self._log.membership.members]
+        for gone in [name for name in rows if name not in members]:
+            await replica.operate(Forget(gone))
+        for name in members:
+            report = self._comparison.reports.get(name)
+            if report is not None and rows.get(name) != report.row:
+                await replica.announce(report.row)
