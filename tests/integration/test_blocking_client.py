@@ -167,8 +167,10 @@ def test_wrong_arguments_show_where_it_is_made() -> None:
         blocking.open(int)  # type: ignore[type-var]
 
 
-def test_without_anybody_there_it_says_so_within_the_deadline() -> None:
+@pytest.mark.parametrize("name", ["everything", "deposit"])
+def test_without_anybody_there_it_says_so_within_the_deadline(name: str) -> None:
+    arguments = {"account": "alice", "amount": 1} if name == "deposit" else {}
     with blocking.connect(Bank, "127.0.0.1:1") as client, outlast.deadline(0.3):
         with pytest.raises(outlast.UnavailableError, match=r"127\.0\.0\.1:1") as caught:
-            client.call(Bank.everything)
+            client.call_json(name, arguments, query=name == "everything")
         assert outlast.happened(caught.value) == "no"
