@@ -112,6 +112,13 @@ class deadline:
         self.__exit__(kind, error, trace)
 
     def _fire(self) -> None:
+        """Cancel the block one turn later: a call inside that is due as well ends by itself.
+
+        It knows whether anything was sent, and says so.
+        """
+        self._timer = asyncio.get_running_loop().call_soon(self._cancel)
+
+    def _cancel(self) -> None:
         self._fired = True
         if self._task is not None:
             self._task.cancel()
