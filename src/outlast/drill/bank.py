@@ -16,6 +16,7 @@ from outlast.kernel import (
     World,
     happened,
 )
+from outlast.protect import deadline
 
 _TILLS = 4
 _LATENCIES_KEPT = 20_000
@@ -42,7 +43,9 @@ class BankWorkload:
         connect: Makes one client.
         clients: How many run side by side.
         funds: What each source account starts with.
-        timeout: Seconds after which a call counts as unknown.
+        timeout: Seconds after which a transfer counts as unknown.
+        impatience: The same for every fourth client, so that outcomes stay unknown when the
+            cluster is away; ``None`` for none.
         record: Called with each history event (bank model of ``outlast check``).
     """
 
@@ -51,6 +54,7 @@ class BankWorkload:
     clients: int = 8
     funds: int = 1_000_000_000
     timeout: float = 30.0
+    impatience: float | None = None
     record: Callable[[HistoryEvent], None] | None = None
     accounts: list[Account] = field(default_factory=list)
     acks: AckTimes = field(default_factory=AckTimes)
@@ -82,6 +86,8 @@ class BankWorkload:
         connection = self._connections[number]
         account = self.accounts[number]
         prng = self.world.prng.fork()
+        hasty = self.impatience if number % 4 == 3 else None
+        limit = self.timeout if hasty is None else hasty
         transfer = 0
         while not self._stopping:
             transfer += 1
@@ -97,7 +103,8 @@ class BankWorkload:
             began = self.world.clock.monotonic_ns()
             self._note(number, "invoke", told, began)
             try:
-                left = await connection.call_json("transfer", order)
+                with deadline(limit):
+                    left = await connection.call_json("transfer", order)
             except CommandError:
                 self._ended(number, "fail", told)
                 account.refused += 1
@@ -128,11 +135,24 @@ class BankWorkload:
         if self.record is not None:
             self.record(HistoryEvent(number, kind, "transfer", told, time=now))
 
-    async def finish(self) -> Judgement:
-        """Stop the clients, read all balances, and judge."""
+    async def finish(self, *, within: float = 60.0) -> Judgement:
+        """Stop the clients, read all balances, and judge.
+
+        Args:
+            within: Seconds that calls under way get to end; then they count as unknown.
+
+        Raises:
+            OutlastError: The balances cannot be read.
+        """
         self._stopping = True
-        await asyncio.gather(*self._tasks, return_exceptions=True)  # type: ignore[call-overload]
-        balances: dict[str, int] = await self._connections[0].call_json("balances", {}, query=True)
+        tasks: list[Any] = list(self._tasks)
+        if tasks:
+            await asyncio.wait(tasks, timeout=within)
         for connection in self._connections:
             await connection.close()
+        for error in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(error, BaseException):
+                self.problems.append(f"a client stopped: {type(error).__name__}: {error}")
+        async with self.connect() as reader:
+            balances: dict[str, int] = await reader.call_json("balances", {}, query=True)
         return judge(self.accounts, balances, self.funds * self.clients, tuple(self.problems))

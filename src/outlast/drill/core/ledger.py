@@ -106,6 +106,10 @@ def judge(
         shown = balances.get(account.name, 0)
         if account.expects(shown):
             continue
+        if account.name not in balances:
+            lost += 1
+            problems.append(f"{account.name} is gone: the deposit into it was lost")
+            continue
         if shown > account.balance:
             lost += 1
             problems.append(
