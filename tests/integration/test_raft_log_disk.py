@@ -111,7 +111,7 @@ async def test_a_follower_with_a_full_disk_acknowledges_nothing_and_recovers() -
             last = await leader.append(bytes(60_000), deadline=cluster.deadline())
             if full._driver.disk.refusal is not None:
                 break
-        assert full._driver.disk.refusal is not None
+        await cluster.until(lambda: full._driver.disk.refusal is not None, "a refused write")
         seen = {one.replica: one.match for one in (await cluster.leader()).progress()}
         assert seen[full.me] < last
         assert full.stopped is None

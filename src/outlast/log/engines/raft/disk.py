@@ -30,6 +30,17 @@ class _Unit:
     mark: bytes | None = None
     future: asyncio.Future[None] | None = None
 
+    @property
+    def ended(self) -> bool:
+        """Whether the WAL has told what became of it."""
+        return self.future is not None and self.future.done()
+
+    def error(self) -> BaseException | None:
+        """Return why it is not on disk, ``None`` if it is."""
+        if self.future is None or self.future.cancelled():
+            return LogFailedError("a write of the log was cancelled")
+        return self.future.exception()
+
 
 class DiskQueue:
     """Writes of one replica. ``refusal`` is set while the disk takes nothing.
@@ -142,24 +153,31 @@ class DiskQueue:
             self._durable_through(self._units.popleft())
 
     def _written(self, future: asyncio.Future[None]) -> None:
-        error = None if future.cancelled() else future.exception()
-        writes = self._writes
-        if self._stopped or not writes or writes[0].future is not future:
+        """Take what has ended, in order: a refusal may be told before an earlier success."""
+        if self._stopped:
+            if not future.cancelled():
+                future.exception()  # it was told, even if nobody cares any more
             return
-        unit = writes.popleft()
-        if future.cancelled():
-            self._failed(LogFailedError("a write of the log was cancelled"))
-        elif isinstance(error, RejectedError):
-            self._keep(unit, error)
-        elif error is not None:
-            self._failed(error)
-        elif self.refusal is not None and self._refused:
-            # Hard state has room of its own. It is written again, in its place.
-            self._keep(unit, self.refusal)
-        else:
-            while writes and _fine(writes[0].future):  # of the same frame
-                unit = writes.popleft()
-            self._durable_through(unit)
+        done: _Unit | None = None
+        while self._writes and self._writes[0].ended:
+            unit = self._writes.popleft()
+            error = unit.error()
+            if error is None and not self._refused:
+                done = unit
+                continue
+            if done is not None:
+                self._durable_through(done)
+                done = None
+            if error is None and self.refusal is not None:
+                # Hard state has room of its own. It is written again, in its place.
+                self._keep(unit, self.refusal)
+            elif isinstance(error, RejectedError):
+                self._keep(unit, error)
+            elif error is not None:
+                self._failed(error)
+                return
+        if done is not None:
+            self._durable_through(done)
 
     def _durable_through(self, unit: _Unit) -> None:
         self.durable_ticket = unit.ticket
@@ -187,8 +205,3 @@ class DiskQueue:
         if not self._stopped:
             for unit in refused:
                 self._hand_over(unit)
-
-
-def _fine(future: asyncio.Future[None] | None) -> bool:
-    done = future is not None and future.done() and not future.cancelled()
-    return done and future is not None and future.exception() is None
