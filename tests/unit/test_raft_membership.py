@@ -2,15 +2,24 @@
 
 import pytest
 
-from outlast.kernel import ConfigError, ElsewhereError, IndefiniteError, UnavailableError
+from outlast.kernel import (
+    ConfigError,
+    ElsewhereError,
+    IndefiniteError,
+    ProtocolError,
+    UnavailableError,
+)
 from outlast.log.api import Member
 from outlast.log.engines.raft.core.settings import RaftSettings
 from outlast.log.engines.raft.core.types import (
     AppendRequest,
     AppendResponse,
+    Entry,
+    EntryKind,
     ProposeMembers,
     Receive,
     Role,
+    SnapshotOffer,
     VoteRequest,
     VoteResponse,
 )
@@ -342,3 +351,16 @@ def test_a_wiped_node_comes_back_as_its_next_incarnation() -> None:
     cluster.crash(again)  # type: ignore[arg-type]
     cluster.start(again)  # type: ignore[arg-type]
     assert cluster.node(again).admitted  # type: ignore[arg-type]
+
+
+def test_a_configuration_that_cannot_be_read_changes_nothing() -> None:
+    cluster = elected()
+    node = cluster.node(B)
+    bad = Entry(2, 9, EntryKind.CONFIG, b"?")
+    for message in (
+        AppendRequest(9, 1, 1, [bad], 0, 0),
+        SnapshotOffer(9, 5, 9, 1, b"d", 1, b"?"),
+    ):
+        with pytest.raises(ProtocolError, match="configuration of 1 bytes unreadable"):
+            node.step(Receive(A, message), cluster.now)
+        assert (node.term, node.last_index, node.leader) == (1, 1, A)

@@ -15,6 +15,7 @@ from typing import Any
 
 from outlast.kernel import LogIndex, Prng, ReplicaId, Term
 from outlast.log.api import Member, Membership, Progress
+from outlast.log.engines.raft.core.config import decode_config
 from outlast.log.engines.raft.core.election import Election
 from outlast.log.engines.raft.core.log import LogView
 from outlast.log.engines.raft.core.membership import MembershipRules
@@ -31,6 +32,7 @@ from outlast.log.engines.raft.core.types import (
     AskTail,
     ChunkStored,
     Effects,
+    EntryKind,
     PeerConnected,
     PeerLost,
     Persisted,
@@ -210,6 +212,7 @@ class RaftNode:
         """The rule of terms (paper 5.1), then the message's own rule."""
         s = self.state
         sender, message = event.sender, event.message
+        _check_configs(message)
         if message.term != s.term and not self._same_term(sender, message):
             return
         self._messages[type(message)](sender, message)
@@ -317,3 +320,13 @@ class RaftNode:
             heard = peer.reachable and s.now - peer.heard_ns < s.timeout_ns
             found.append(Progress(replica, LogIndex(peer.match), voter, heard, percent))
         return found
+
+
+def _check_configs(message: AnyMessage) -> None:
+    """Raise ProtocolError for a configuration that cannot be read, before anything changes."""
+    if isinstance(message, AppendRequest):
+        for entry in message.entries:
+            if entry.kind == EntryKind.CONFIG:
+                decode_config(entry.payload)
+    elif isinstance(message, SnapshotOffer):
+        decode_config(message.membership)

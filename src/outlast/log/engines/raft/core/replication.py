@@ -23,7 +23,6 @@ from outlast.kernel import (
     UnavailableError,
     invariant,
 )
-from outlast.log.engines.raft.core.config import decode_config
 from outlast.log.engines.raft.core.events import LogTruncated, ReplicaIgnored
 from outlast.log.engines.raft.core.log import ENTRY_OVERHEAD_BYTES
 from outlast.log.engines.raft.core.progress import Flow, PeerProgress
@@ -113,7 +112,7 @@ class Replication:
         if s.role is not Role.LEADER:
             return s.elsewhere()
         if s.sealed is not None:
-            return SealedError(f"raft: sealed at {s.sealed[0]}", next=s.sealed[1])
+            return _sealed(*s.sealed)
         if s.stopping or s.election.handover is not None:
             return UnavailableError(
                 f"raft: {s.me} hands leadership over", retry_after=s.settings.heartbeat
@@ -320,7 +319,7 @@ class Replication:
         s.out.sealed = s.sealed
         s.mark()
         for _, ticket in self.behind_seal:
-            s.refuse(ticket, SealedError(f"raft: sealed at {index}", next=entry.payload))
+            s.refuse(ticket, _sealed(index, entry.payload))
         self.behind_seal = []
 
     # --- follower ------------------------------------------------------------------------
@@ -353,13 +352,13 @@ class Replication:
         """Append what is new; drop our tail only where it really conflicts."""
         s = self.state
         if entries[0].index == s.log.last_index + 1:
-            self._append_checked(entries)
+            s.append(entries)
             return
         for at, entry in enumerate(entries):
             if entry.index <= known:
                 continue
             if entry.index > s.log.last_index:
-                self._append_checked(entries[at:])
+                s.append(entries[at:])
                 return
             if s.log.term_at(entry.index) != entry.term:
                 s.emit(
@@ -370,14 +369,8 @@ class Replication:
                     )
                 )
                 s.truncate(entry.index)
-                self._append_checked(entries[at:])
+                s.append(entries[at:])
                 return
-
-    def _append_checked(self, entries: list[Entry]) -> None:
-        for entry in entries:
-            if entry.kind == EntryKind.CONFIG:
-                decode_config(entry.payload)  # a malformed one must not be half taken
-        self.state.append(entries)
 
     def _reject(self, sender: ReplicaId, previous: int) -> None:
         """Say where the logs part: our whole conflicting term, or our end (paper 5.3, end)."""
@@ -425,6 +418,10 @@ class Replication:
 
 def _tells(peer: PeerProgress) -> bool:
     return peer.flow is Flow.REPLICATE and peer.commit_sent < peer.next - 1
+
+
+def _sealed(index: int, next: bytes) -> SealedError:
+    return SealedError(f"raft: sealed at {index}; what comes behind has no effect", next=next)
 
 
 def _too_large(size_bytes: int, limit: int) -> ConfigError:

@@ -155,7 +155,6 @@ class Snapshots:
         """Begin or go on receiving, unless the log already holds what is offered."""
         s = self.state
         s.election.hear(sender)
-        decode_config(offer.membership)
         if self._has(offer):
             self._want(sender, offer, done=True)
             return
