@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +16,7 @@ from outlast.cli.access import Flag, Routes, parse_routes
 if TYPE_CHECKING:
     from outlast.cluster.local import LocalCluster
     from outlast.drill.demo import DemoView
+    from outlast.kernel import Event
 
 Storage = Literal["disk", "lossy"]
 
@@ -43,12 +44,15 @@ def serve(
         json: Print where it serves as one line of JSON.
     """
     from outlast.cluster import LocalCluster
-    from outlast.host import default_world
+    from outlast.cluster.status import even_count
+    from outlast.host import make_world
+    from outlast.kernel import EventBus
     from outlast.state import load_machine
 
     load_machine(target)
+    bus = EventBus()
     cluster = LocalCluster(
-        default_world(),
+        make_world(events=bus),
         target,
         data,
         nodes=nodes,
@@ -56,7 +60,27 @@ def serve(
         http_port=http_port,
         storage=storage,
     )
+    bus.subscribe(_teller(cluster))
+    if len(cluster.nodes) % 2 == 0:
+        _note("warning", even_count(len(cluster.nodes)))
     return asyncio.run(_serve(cluster, as_json=json))
+
+
+def _teller(cluster: "LocalCluster") -> "Callable[[Event], None]":
+    """Return what says that a node stays down or fails again and again, and why."""
+    from outlast.cluster.settings import EXIT_CANNOT_RUN
+    from outlast.detect.events import ChildExited, CrashLoop
+
+    told: list[str] = []
+
+    def tell(event: "Event") -> None:
+        if isinstance(event, ChildExited) and event.code == EXIT_CANNOT_RUN:
+            _note(event.child, f"stays down: {cluster.complaint(event.child) or event.reason}")
+        elif isinstance(event, CrashLoop) and event.child not in told:
+            told.append(event.child)
+            _note(event.child, f"ends again and again ({event.reason}); its log says why")
+
+    return tell
 
 
 async def _serve(cluster: "LocalCluster", *, as_json: bool) -> int:
@@ -84,7 +108,7 @@ async def _serve(cluster: "LocalCluster", *, as_json: bool) -> int:
             ended.result()
             from outlast.cli import say
 
-            return say("a node ended again and again; its log says why", EXIT_NO)
+            return say("no node can run")
         return EXIT_INTERRUPTED if signal.SIGINT in asked else EXIT_OK
     finally:
         for task in (ended, stopped, ready):

@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from outlast.cluster.layout import LocalPlan, draw_cluster_id, hash_seed_of, load_plan, make_plan
+from outlast.cluster.settings import EXIT_CANNOT_RUN
 from outlast.detect import Child, ChildSpec, RestartPolicy, Supervisor
 from outlast.kernel import ConfigError, NodeId, UnavailableError, World
 
 _NS = 1_000_000_000
-_RESTARTS = RestartPolicy(intensity=30, period=60.0, base=0.1, cap=2.0)
+_RESTARTS = RestartPolicy(
+    intensity=30, period=60.0, base=0.1, cap=2.0, slow=True, final=(EXIT_CANNOT_RUN,)
+)
+_LOG_TAIL_BYTES = 1 << 16
+_COMPLAINT = "outlast: "
 
 
 def node_command(
@@ -165,8 +170,23 @@ class LocalCluster:
         await self._supervisor.stop()
 
     async def ended(self) -> None:
-        """Wait until the supervisor has given up on a node."""
+        """Wait until every node stays down; one that fails again and again is not given up."""
         await self._supervisor.ended()
+
+    def complaint(self, node: str) -> str:
+        """Return the last line in which ``node`` said why it cannot run; empty if it did not."""
+        path = f"{self._data}/{node}.log"
+        storage = self._world.storage
+        if not storage.exists(path):
+            return ""
+        file = storage.open(path, write=False)
+        try:
+            start = max(0, file.size() - _LOG_TAIL_BYTES)
+            text = file.pread(_LOG_TAIL_BYTES, start).decode(errors="replace")
+        finally:
+            file.close()
+        said = [line for line in text.splitlines() if line.startswith(_COMPLAINT)]
+        return said[-1].removeprefix(_COMPLAINT) if said else ""
 
     def child(self, node: str) -> ChildView:
         """Return what the supervisor knows of ``node``'s process."""

@@ -12,14 +12,11 @@ from collections.abc import Callable
 from outlast.cluster.identity import load_identity
 from outlast.cluster.layout import hash_seed_of
 from outlast.cluster.node import Node, run
-from outlast.cluster.settings import NodeSettings
+from outlast.cluster.settings import EXIT_FAILED, EXIT_STOPPED, NodeSettings
 from outlast.host import HostStorage, LossyStorage, make_world
 from outlast.kernel import ConfigError, CorruptionError, DataError, Event, EventBus, Storage
 from outlast.state import load_machine
 
-EXIT_STOPPED = 0
-EXIT_FAILED = 1
-EXIT_CANNOT_RUN = 2
 _HASH_SEED = "PYTHONHASHSEED"
 _COLLECT_AFTER = 50_000
 

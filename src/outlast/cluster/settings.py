@@ -8,6 +8,13 @@ from outlast.log.engines.raft import RaftSettings
 from outlast.state import ReplicaSettings
 from outlast.wire import Security, parse_address
 
+EXIT_STOPPED = 0
+"""Exit code of a node that was asked to stop."""
+EXIT_FAILED = 1
+"""It failed while running; another start may help."""
+EXIT_CANNOT_RUN = 2
+"""Settings, directory or corruption: another start would end the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:

@@ -36,6 +36,7 @@ class RestartPolicy:
         cap: Ceiling for any one wait, in seconds. At least ``base``.
         slow: In a crash loop go on, one start every ``cap`` seconds at most, until it has
             run for ``period``; otherwise the child stays down.
+        final: Exit codes that say that another start would end the same: it stays down.
 
     Raises:
         ConfigError: A value is out of range.
@@ -47,6 +48,7 @@ class RestartPolicy:
     base: float = 0.1
     cap: float = 10.0
     slow: bool = False
+    final: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the values and their relations."""
@@ -102,6 +104,8 @@ class RestartDecider:
             return StayDown("temporary children are not restarted")
         if policy.restart == "transient" and code == 0:
             return StayDown("it ended by itself with 0")
+        if code in policy.final:
+            return StayDown(f"it exited with {code}: another start would end the same")
         period_ns = round(policy.period * _NS)
         while self._restarts and self._restarts[0] <= now_ns - period_ns:
             self._restarts.popleft()
