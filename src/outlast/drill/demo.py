@@ -152,7 +152,10 @@ class Demo:
         view.phase = "judging"
         view.elapsed = self.seconds
         await self._look(workload)
-        view.judgement = await workload.finish()
+        try:
+            view.judgement = await workload.finish()
+        except (OutlastError, OSError) as error:
+            view.why.append(f"the cluster did not answer after the last fault: {error}")
         self._conclude(workload)
         self.show(view)
 
@@ -210,10 +213,10 @@ class Demo:
 
     def _measure(self, workload: BankWorkload) -> None:
         now = self.world.clock.monotonic_ns()
-        for fault in self.view.faults:
-            window = fault.at_ns + int(_SETTLE * _NS)
-            gap = workload.acks.longest_gap_ns(fault.at_ns, min(now, window))
-            fault.gap_ms = gap / 1e6
+        faults = self.view.faults
+        for fault, after in zip(faults, [*faults[1:], None], strict=True):
+            until = now if after is None else after.at_ns
+            fault.gap_ms = workload.acks.longest_gap_ns(fault.at_ns, until) / 1e6
 
     async def _status(self, node: str) -> dict[str, Any] | None:
         from outlast.protect import deadline
@@ -231,7 +234,8 @@ class Demo:
         judgement = view.judgement
         counts = workload.counts
         view.counts = {"ok": counts.ok, "fail": counts.fail, "info": counts.info}
-        view.why = list(judgement.problems) if judgement else []
+        if judgement is not None:
+            view.why.extend(judgement.problems)
         view.verdict = verdict_of(judgement, view.faults, counts.ok, counts.info)
         view.phase = "done"
 
@@ -241,13 +245,14 @@ def verdict_of(
 ) -> Literal["survived", "failed", "void", "unknown"]:
     """Return the verdict: nothing proves nothing.
 
-    ``void`` without evidence for each fault, ``unknown`` when nothing was acknowledged or more
-    than a fifth of the operations have no known outcome.
+    ``failed`` when a promise was broken or the cluster never answered again, ``void`` without
+    evidence for each fault, ``unknown`` when nothing was acknowledged or more than a fifth of
+    the operations have no known outcome.
     """
-    if judgement is not None and not judgement.survived:
+    if judgement is None or not judgement.survived:
         return "failed"
     if not faults or any(not fault.evidence for fault in faults):
         return "void"
-    if judgement is None or ok == 0 or info * 5 > ok + info:
+    if ok == 0 or info * 5 > ok + info:
         return "unknown"
     return "survived"
