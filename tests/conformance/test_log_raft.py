@@ -7,7 +7,15 @@ import pytest
 from outlast.host import make_world
 from outlast.log.api import Log
 from outlast.log.engines.raft import RaftLog
-from outlast.testing.log_suite import CHECKS, Capability, Check, LogFixture, run_check
+from outlast.testing.log_suite import (
+    BY_NAME,
+    CHECKS,
+    Capability,
+    Check,
+    CheckFailed,
+    LogFixture,
+    run_check,
+)
 from tests.support.raft_cluster import RaftCluster
 
 CASES = [pytest.param(check, id=check.name) for check in CHECKS]
@@ -20,8 +28,8 @@ class RaftFixture(LogFixture):
     trim_bytes = 600 * 1024
     patience = 8.0
 
-    def __init__(self) -> None:
-        self.cluster = RaftCluster(always=True)
+    def __init__(self, *, sync_is_noop: bool = False) -> None:
+        self.cluster = RaftCluster(always=True, sync_is_noop=sync_is_noop)
         super().__init__(make_world(events=self.cluster.bus))
 
     async def _started(self) -> RaftLog:
@@ -76,3 +84,12 @@ class RaftFixture(LogFixture):
 @pytest.mark.parametrize("check", CASES)
 async def test_raft_keeps_its_promises(check: Check) -> None:
     await run_check(check, RaftFixture())
+
+
+@pytest.mark.anyio
+async def test_a_group_that_forgets_to_fsync_is_caught() -> None:
+    check = BY_NAME["acknowledged_survives_a_crash"]
+    fixture = RaftFixture(sync_is_noop=True)
+    fixture.patience = 2.0
+    with pytest.raises(CheckFailed):
+        await run_check(check, fixture)

@@ -47,11 +47,13 @@ class Lab:
         machine: str = "bank",
         storage: str = "disk",
         options: Sequence[str] = (),
+        program: str = "outlast",
     ) -> None:
         self.world = make_world()
         self.data = data
         self.storage = storage
         self.options = tuple(options)
+        self.program = program
         self.processes: dict[str, ChildProcess] = {}
         plan = make_plan(
             self.world.storage,
@@ -85,7 +87,12 @@ class Lab:
                 {NodeId(n): a for n, a in self.http.items()},
             )
             command = node_command(
-                plan, str(self.data), node, storage=self.storage, extra=self.options
+                plan,
+                str(self.data),
+                node,
+                storage=self.storage,
+                extra=self.options,
+                program=self.program,
             )
             self.processes[node] = await start_process(
                 command,

@@ -1,4 +1,4 @@
-"""A Raft group in one process: in-memory network, real WAL files, faulty disks, crashes."""
+"""A Raft group in one process: in-memory network, real WAL files, faulty disks, power cuts."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from outlast.host import HostStorage, make_world
-from outlast.kernel import Deadline, EventBus, LogIndex, ReplicaId, World
+from outlast.host.lossy import LossyStorage
+from outlast.kernel import Deadline, EventBus, LogIndex, Prng, ReplicaId, World
 from outlast.log.api import Member, Membership
 from outlast.log.engines.raft import RaftLog, RaftLogSettings, RaftSettings
 from outlast.log.wal import WalSettings
@@ -45,8 +46,17 @@ class RaftCluster:
     """Replicas ``n1#1``, ``n2#1``, … that can be started, crashed and closed one by one."""
 
     def __init__(
-        self, count: int = 3, *, settings: RaftLogSettings = QUICK, always: bool = False
+        self,
+        count: int = 3,
+        *,
+        settings: RaftLogSettings = QUICK,
+        always: bool = False,
+        seed: int = 1,
+        sync_is_noop: bool = False,
     ) -> None:
+        self.prng = Prng(seed)
+        self.sync_is_noop = sync_is_noop
+        self.lossies: dict[ReplicaId, LossyStorage] = {}
         self.settings = settings
         self.always = always
         self.names = [ReplicaId(f"n{number}#1") for number in range(1, count + 1)]
@@ -85,7 +95,11 @@ class RaftCluster:
         follow: bool = True,
     ) -> RaftLog:
         if name not in self.disks:
-            disk = self.disks[name] = FaultyDisk(HostStorage())
+            if name not in self.lossies:
+                self.lossies[name] = LossyStorage(
+                    HostStorage(), self.prng.fork(), sync_is_noop=self.sync_is_noop
+                )
+            disk = self.disks[name] = FaultyDisk(self.lossies[name])
             self.worlds[name] = make_world(storage=disk, events=self.bus)
             self.kept.setdefault(name, Kept())
         state = self.states[name] = KeptState(self.kept[name], always=self.always)
@@ -107,7 +121,7 @@ class RaftCluster:
         return log
 
     async def crash(self, name: ReplicaId) -> None:
-        """End the replica without a word; its open files end as a killed process's do."""
+        """Cut the power of one replica: no word to the others, unsynced writes torn or gone."""
         log = self.logs.pop(name)
         end = self.net.ends.pop(name)
         end.kill()
@@ -118,6 +132,7 @@ class RaftCluster:
         log._driver.stop()
         with contextlib.suppress(Exception):
             await log._driver.store.wal.close()
+        self.lossies[name].power_cut(self.prng)
 
     async def close(self, name: ReplicaId) -> None:
         await self.states[name].stop()

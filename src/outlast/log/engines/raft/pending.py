@@ -89,6 +89,7 @@ class Pending:
         What lies behind the seal has no effect.
         """
         if self.doubtful:
+            self.doubtful.sort(key=lambda waiter: waiter.index)
             known = [waiter for waiter in self.doubtful if waiter.index <= index]
             self.doubtful = [waiter for waiter in self.doubtful if waiter.index > index]
             self._settle(known, term_at, sealed)
@@ -106,6 +107,7 @@ class Pending:
         term_at: Callable[[int], int | None],
         sealed: tuple[LogIndex, bytes] | None,
     ) -> None:
+        """End ``done``, which is in the order of indices."""
         good_term = 0
         size = 0
         for waiter in reversed(done):
