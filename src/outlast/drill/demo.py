@@ -213,9 +213,8 @@ class Demo:
 
     def _measure(self, workload: BankWorkload) -> None:
         now = self.world.clock.monotonic_ns()
-        faults = self.view.faults
-        for fault, after in zip(faults, [*faults[1:], None], strict=True):
-            until = now if after is None else after.at_ns
+        ends = [*(fault.at_ns for fault in self.view.faults), now][1:]
+        for fault, until in zip(self.view.faults, ends, strict=True):
             fault.gap_ms = workload.acks.longest_gap_ns(fault.at_ns, until) / 1e6
 
     async def _status(self, node: str) -> dict[str, Any] | None:
