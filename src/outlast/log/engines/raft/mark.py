@@ -52,9 +52,11 @@ class MarkFile:
         data = await self._world.offload.run(_LANE, self._read)
         if data is None:
             return False
+        if len(data) < 5:
+            raise CorruptionError(f"{self.path}: cut to {len(data)} bytes", file=self.path)
         stored = int.from_bytes(data[:4], "little")
         found = crc32c.crc32c(data[4:])
-        if len(data) < 5 or stored != found:
+        if stored != found:
             raise CorruptionError(
                 f"{self.path}: CRC32C is {found:08x}, {stored:08x} was written", file=self.path
             )
