@@ -18,6 +18,7 @@ import httpx
 from outlast.cluster.layout import free_ports, hash_seed_of
 
 WAIT = 30.0
+ROOT = Path(__file__).parents[2]
 T = TypeVar("T")
 
 
@@ -62,9 +63,9 @@ class Nodes:
         count: How many founding members.
         options: More options for every node.
         http: Whether each has a gateway.
-        listen: Ports to use instead of free ones, by node.
         advertise: What the others dial instead, by node.
         environment: More environment.
+        program: Module that they run.
     """
 
     def __init__(
@@ -77,7 +78,9 @@ class Nodes:
         http: bool = True,
         advertise: dict[str, str] | None = None,
         environment: dict[str, str] | None = None,
+        program: str = "outlast",
     ) -> None:
+        self.program = program
         self.folder = folder
         self.target = target
         self.names = [f"n{n}" for n in range(1, count + 1)]
@@ -136,7 +139,7 @@ class Nodes:
     def command(self, name: str) -> list[str]:
         """Return the command line of a node."""
         line = [
-            sys.executable, "-m", "outlast", "node", self.target, "--id", name,
+            sys.executable, "-m", self.program, "node", self.target, "--id", name,
             "--listen", self.listen[name], "--data", str(self.data(name)), "--peers", self.peers,
             "--cluster", self.cluster,
         ]  # fmt: skip
@@ -167,7 +170,7 @@ class Nodes:
             self.offsets[name] = path.stat().st_size if path.exists() else 0
             with path.open("ab") as file:
                 self.processes[name] = subprocess.Popen(
-                    self.command(name), stdout=file, stderr=file, env=self.environment
+                    self.command(name), stdout=file, stderr=file, env=self.environment, cwd=ROOT
                 )
         return self
 
