@@ -241,7 +241,7 @@ def _join(waiting: _Waiting, command: Command, answer: Answer) -> None:
 
 def _recorded(sessions: SessionTable, command: Command) -> bytes | None:
     """Return the encoded reply that a session holds for ``command``, if any."""
-    print_ = fingerprint(command.name, command.args)
+    print_ = fingerprint(command.name, command.args, command.key)
     kept = sessions.recorded(command.session, command.seq, print_)
     if kept is None:
         return None

@@ -202,9 +202,9 @@ class Runner:
                 continue
             shape = table._shape
             value = _physical(table, key)
-            if type(key) is not shape.key_type:
+            if type(key) not in shape.key_types:
                 shape.check_key(key)
-            if type(value) is not shape.value_type:
+            if type(value) not in shape.value_types:
                 again = shape.checked(value)
                 if again is not value:
                     value = again

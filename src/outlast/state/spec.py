@@ -26,6 +26,7 @@ from outlast.state.values import (
     changeable,
     checker,
     describe,
+    exact_types,
     is_value,
     refusal,
     shown,
@@ -33,7 +34,6 @@ from outlast.state.values import (
 )
 
 _MUTABLE = (dict, list, set, frozenset, bytearray, deque)
-_EXACT = (int, str, bytes, float, bool)
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -61,15 +61,15 @@ class TableShape:
     """What a running Table knows of its field: name, types, and whether it is derived."""
 
     name: str
-    key_type: type | None
-    value_type: type | None
+    key_types: frozenset[type]
+    value_types: frozenset[type]
     derived: bool
     to_key: Callable[[Any], Any]
     to_value: Callable[[Any], Any]
 
     def check_key(self, key: Any) -> None:
         """Raise :class:`MisuseError` unless ``key`` is of the field's key type."""
-        if type(key) is not self.key_type:
+        if type(key) not in self.key_types:
             try:
                 again = self.to_key(key)
             except MisuseError as error:
@@ -85,7 +85,7 @@ class TableShape:
         Raises:
             MisuseError: It is not of the field's value type.
         """
-        if type(value) is self.value_type:
+        if type(value) in self.value_types:
             return value
         try:
             return self.to_value(value)
@@ -190,8 +190,8 @@ class MachineSpec:
                 key, value = field.table
                 yield TableShape(
                     field.name,
-                    key if key in _EXACT else None,
-                    value if value in _EXACT else None,
+                    exact_types(key),
+                    exact_types(value),
                     field.derived,
                     checker(key),
                     checker(value),

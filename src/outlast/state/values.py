@@ -8,7 +8,8 @@ process, nothing untyped in the state, nothing in a Table that could change in p
 import re
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import msgspec
 from msgspec import inspect as shapes
@@ -188,6 +189,21 @@ def _member(item: Enum) -> str:
 def is_value(kind: Any) -> bool:
     """Whether a field of ``kind`` can only change by being set: cheap to compare."""
     return isinstance(_shape(kind), _SCALARS) or changeable(kind) is None
+
+
+_EXACT = frozenset({int, str, bytes, float, bool, type(None)})
+
+
+def exact_types(kind: Any) -> frozenset[type]:
+    """Return the classes whose values a restore gives back as they are, without a check.
+
+    Empty where values must be checked one by one.
+
+    >>> sorted(t.__name__ for t in exact_types(int | str))
+    ['int', 'str']
+    """
+    parts = get_args(kind) if get_origin(kind) in {Union, UnionType} else (kind,)
+    return frozenset(parts) if all(part in _EXACT for part in parts) else frozenset()
 
 
 class MisuseError(TypeError):

@@ -184,13 +184,12 @@ class SystemMachine:
         replies = []
         for command in commands:
             seed += 1
-            name, args = command.name, command.args
-            print_ = fingerprint(name, args)
+            name, args, key = command.name, command.args, command.key
+            print_ = fingerprint(name, args, key)
             row = admit(command, print_, log_ns, index)
             if isinstance(row, Kept):
                 replies.append(row)
                 continue
-            key = command.key
             kept = self._find_key(key, print_, index) if key else None
             if kept is None:
                 try:

@@ -63,7 +63,7 @@ class ReplyKeptBeforeApply(SystemMachine):
         """Record first, execute then."""
         replies = []
         for command in commands:
-            print_ = real_fingerprint(command.name, command.args)
+            print_ = real_fingerprint(command.name, command.args, command.key)
             row = self.sessions.admit(command, print_, self.time.ns, index)
             if isinstance(row, Kept):
                 replies.append(row)
