@@ -26,11 +26,11 @@ async def change(cluster: RaftCluster, remove: ReplicaId, add: ReplicaId) -> Non
     while True:
         leader = await cluster.leader()
         now = leader.membership
-        if [one.replica for one in now.members if one.replica == remove]:
-            wanted = [one for one in now.members if one.replica != remove]
-            wanted.append(member(add))
-        else:
+        if not any(one.replica == remove for one in now.members):
             return
+        # A change that was broken off may have left the new one in, as a learner.
+        wanted = [one for one in now.members if one.replica not in (remove, add)]
+        wanted.append(member(add))
         try:
             await leader.change_members(
                 wanted, expect_version=now.version, deadline=cluster.deadline(8)
