@@ -275,15 +275,22 @@ class Load:
         goal = self.acknowledged + count
 
         async def look() -> bool:
+            self.bank.check()
             return self.acknowledged >= goal
 
-        await self.lab.until(f"{count} more transfers are acknowledged", look, within)
+        what = f"{count} more transfers are acknowledged"
+        try:
+            await self.lab.until(what, look, within)
+        except AssertionError:
+            print(self.bank.counts, self.bank.refusals, self.bank.clients_now())
+            raise
 
     async def judge(self, *nodes: str) -> Judgement:
         """Stop the load; nothing may be lost or doubled, and ``nodes`` must agree."""
         judgement = await self.bank.finish(within=WAIT)
         assert judgement.survived, judgement.problems
         assert judgement.acknowledged > 0
+        assert not self.bank.refusals, self.bank.refusals
         addresses = [self.lab.addresses[node] for node in nodes or self.lab.processes]
         assert await compare_digests(self.lab.world, addresses, WAIT) == []
         return judgement

@@ -364,9 +364,9 @@ class Courier:
             self._follow()
 
     def _on_reply(self, call: Call, link: Link, reply: Reply) -> None:
-        if self.routing.doubted:
-            self.routing.trust(link.node)
         if reply.status <= COMMAND_ERROR:
+            if self.routing.doubted:
+                self.routing.trust(link.node)
             call.future.set_result(reply)
             return
         if call.sent_to is not link:
@@ -388,6 +388,9 @@ class Courier:
                 call.refusal = error
             else:
                 call.maybe = True
+            if isinstance(error, UnavailableError) and self.routing.doubt(link.node):
+                # It leads no more and knows no other: removed, or cut off from the others.
+                self.look()
             self._repeat_later(call, step.at_least)
 
     def _redirect(self, call: Call, link: Link, hint: str) -> None:

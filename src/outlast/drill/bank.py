@@ -12,7 +12,6 @@ from outlast.kernel import (
     CommandError,
     HistoryEvent,
     OutlastError,
-    TaskHandle,
     World,
     happened,
 )
@@ -61,8 +60,9 @@ class BankWorkload:
     counts: Counts = field(default_factory=Counts)
     latencies_ns: list[int] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    refusals: dict[str, int] = field(default_factory=dict)
     _connections: list[Client[Any]] = field(default_factory=list)
-    _tasks: list[TaskHandle] = field(default_factory=list)
+    _tasks: list[Any] = field(default_factory=list)
     _stopping: bool = False
 
     async def start(self) -> None:
@@ -111,6 +111,7 @@ class BankWorkload:
             except (OutlastError, OSError) as error:
                 if happened(error) == "no":
                     self._ended(number, "fail", told)
+                    self.refusals[str(error)] = self.refusals.get(str(error), 0) + 1
                 else:
                     account.leave_unknown(amount)
                     self._ended(number, "info", told)
@@ -134,6 +135,20 @@ class BankWorkload:
     def _note(self, number: int, kind: Any, told: dict[str, Any], now: int) -> None:
         if self.record is not None:
             self.record(HistoryEvent(number, kind, "transfer", told, time=now))
+
+    def clients_now(self) -> list[str]:
+        """Return what each client says of itself: its leader, what is in flight."""
+        return [repr(connection) for connection in self._connections]
+
+    def check(self) -> None:
+        """Raise what ended a client, if one has ended before its time.
+
+        Raises:
+            Exception: Whatever it was; a client ends only by a bug.
+        """
+        for task in self._tasks:
+            if not self._stopping and task.done():
+                task.result()
 
     async def finish(self, *, within: float = 60.0) -> Judgement:
         """Stop the clients, read all balances, and judge.

@@ -110,12 +110,17 @@ class MembershipRules:
                 s.progress[replica] = PeerProgress(replica, s.log.last_index + 1, s.now)
 
     def everyone(self) -> tuple[Member, ...]:
-        """Return all members that messages go to: new, old while joint, and those leaving."""
+        """Return all members that messages go to: new, old while joint, and those leaving.
+
+        One that leaves is still answered until its leaving is committed: it may be the leader,
+        which needs the answers of the others to commit that.
+        """
         s = self.state
         found = dict(s.config.everyone)
-        for _, config in s.configs:
+        settled = max((at for at, _ in s.configs if at <= s.commit), default=0)
+        for at, config in s.configs:
             for replica, member in config.everyone.items():
-                if replica in s.progress:
+                if at >= settled or replica in s.progress:
                     found.setdefault(replica, member)
         return tuple(found.values())
 
@@ -227,6 +232,9 @@ class MembershipRules:
         """A configuration is committed: leave the joint one, finish the change."""
         s = self.state
         s.mark()
+        before = s.configs[-2][1] if len(s.configs) > 1 else s.config
+        if any(replica not in s.config.everyone for replica in before.everyone):
+            s.out.membership = s.config.membership  # those that left need not be reached now
         if s.role in (Role.FOLLOWER, Role.LEARNER):
             self._take_role()
         if s.role is not Role.LEADER or s.config_index > s.commit:
