@@ -3,7 +3,7 @@
 import pytest
 
 from outlast.cluster.core import admission
-from outlast.kernel import ConfigError, LogIndex, NodeId, ReplicaId
+from outlast.kernel import ConfigError, LogIndex, NodeId, ReplicaId, UnavailableError
 from outlast.log import Member, Membership, Progress
 
 
@@ -40,6 +40,16 @@ def test_no_incarnation_is_ever_given_out_twice():
 def test_an_unknown_node_is_told_how_to_be_added():
     with pytest.raises(ConfigError, match=r"outlast member add n9 --address h:1"):
         admission.admit(group("n1#1"), NodeId("n9"), "h:1")
+
+
+def test_a_second_process_does_not_take_the_place_of_a_member_that_is_alive():
+    members = group("n1#1", "n2#1", "n3#1", learners=("n2#4",))
+    for alive in ("n2#1", "n2#4"):
+        with pytest.raises(UnavailableError, match=f"n2 runs already, at host-{alive}:1"):
+            admission.admit(members, NodeId("n2"), "new:1", [ReplicaId("n1#1"), ReplicaId(alive)])
+    others = [ReplicaId("n1#1"), ReplicaId("n3#1")]
+    replica, _ = admission.admit(members, NodeId("n2"), "new:1", others)
+    assert replica == "n2#2"
 
 
 def test_a_learner_becomes_a_voter_once_it_has_caught_up():

@@ -180,7 +180,8 @@ class Service:
             await self.log.transfer(targets[-1], deadline=deadline)
             return f"{node} leads", {}
         if request.op == "admit":
-            replica, members = admission.admit(membership, node, request.address)
+            alive = [one.replica for one in self.log.progress() if one.reachable]
+            replica, members = admission.admit(membership, node, request.address, alive)
             await self.log.change_members(
                 members, expect_version=membership.version, deadline=deadline
             )

@@ -4,13 +4,22 @@ A node that starts on an empty directory may have voted before it lost its disk,
 back as another replica: ``admit`` gives it the next incarnation, as a learner. The leader makes
 a learner a voter once it has caught up; if an older incarnation of the same node still has a
 vote, the two are exchanged in one joint change. Nothing here needs an operator, except that an
-unknown node must first be added by name.
+unknown node must first be added by name. A node of which a replica is alive is not admitted
+again: a second process under its name would take the vote from a member that works.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from outlast.kernel import ConfigError, LogIndex, NodeId, ReplicaId, node_of, replica_id
+from outlast.kernel import (
+    ConfigError,
+    LogIndex,
+    NodeId,
+    ReplicaId,
+    UnavailableError,
+    node_of,
+    replica_id,
+)
 from outlast.log import Member, Membership, Progress
 
 CAUGHT_UP_ENTRIES = 64
@@ -26,11 +35,20 @@ def next_replica(membership: Membership, node: NodeId) -> ReplicaId:
     return replica_id(node, membership.version + 2)
 
 
-def admit(membership: Membership, node: NodeId, address: str) -> tuple[ReplicaId, list[Member]]:
+def admit(
+    membership: Membership, node: NodeId, address: str, alive: Collection[ReplicaId] = ()
+) -> tuple[ReplicaId, list[Member]]:
     """Return the replica id for a returning ``node`` and the members with it as a learner.
+
+    Args:
+        membership: As it is now.
+        node: Who asks.
+        address: Where the others will reach it.
+        alive: Replicas that answer the leader now, itself included.
 
     Raises:
         ConfigError: Definite. The node is not a member: it must be added by name first.
+        UnavailableError: Definite. A replica of the node is alive: it has lost nothing.
     """
     rows = [m for m in membership.members if node_of(m.replica) == node]
     if not rows:
@@ -40,6 +58,13 @@ def admit(membership: Membership, node: NodeId, address: str) -> tuple[ReplicaId
             f" `outlast member add {node} --address {address}`"
         )
         raise ConfigError(message)
+    for row in rows:
+        if row.replica in alive:
+            message = (
+                f"node {node} runs already, at {row.address} as {row.replica}: stop that process"
+                " first, or give this one an id of its own"
+            )
+            raise UnavailableError(message, retry_after=1.0)
     replica = next_replica(membership, node)
     kept = [m for m in membership.members if m.voter or node_of(m.replica) != node]
     return replica, [*kept, Member(replica, address, voter=False, zone=rows[0].zone)]
