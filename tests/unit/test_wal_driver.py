@@ -289,12 +289,12 @@ async def test_what_waits_when_space_runs_out_is_refused_and_the_view_goes_back(
     await kept
     batch = [entries(n, b"x" * 30_000, term=2) for n in (4, 5, 6)]
     results = await asyncio.gather(*(wal.append([run]) for run in batch), return_exceptions=True)
-    assert [type(result) for result in results] == [DiskFullError] * 3
-    assert wal.last == (3, 2)
-    assert wal.entries(1, 9, 99) == [(1, 1, 0, b"a"), (2, 1, 0, b"b"), (3, 2, 0, b"C")]
-    await wal.append([entries(4, b"fits", term=2)])
+    assert [type(result) for result in results] == [type(None), DiskFullError, DiskFullError]
+    assert wal.last == (4, 2)
+    assert wal.entries(1, 3, 99) == [(1, 1, 0, b"a"), (2, 1, 0, b"b"), (3, 2, 0, b"C")]
+    await wal.append([entries(5, b"fits", term=2)])
     again = await reopened(wal, disk)
-    assert again.last == (4, 2)
+    assert again.last == (5, 2)
     await again.close()
 
 
@@ -639,4 +639,14 @@ async def test_a_rewrite_in_the_queue_is_readable_while_what_it_replaces_is_writ
     assert wal.entries(1, 9, 99) == [(1, 1, 0, b"a"), (2, 2, 0, b"B")]
     await queued[0]
     assert wal.entries(1, 9, 99) == [(1, 1, 0, b"a"), (2, 2, 0, b"B")]
+    await wal.close()
+
+
+async def test_a_queue_larger_than_a_segment_goes_out_in_several_frames() -> None:
+    disk = MemoryDisk()
+    wal = await open_wal(disk, replace(SMALL, frame_bytes_max=4 << 20))
+    waiting = [wal.append([entries(n, b"x" * 8192)]) for n in range(1, 41)]
+    await asyncio.wait_for(asyncio.gather(*waiting), 10)
+    assert wal.last == (40, 1)
+    assert wal.sync_count >= 40 * 8192 // (64 << 10)
     await wal.close()

@@ -15,6 +15,21 @@ T = TypeVar("T")
 _NS = 1_000_000_000
 
 
+class _Here(threading.local):
+    loop: asyncio.AbstractEventLoop | None = None
+
+
+_here = _Here()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running loop; asyncio asks the system for the process id each time."""
+    loop = _here.loop
+    if loop is None or not loop.is_running():
+        loop = _here.loop = asyncio.get_running_loop()
+    return loop
+
+
 class HostClock:
     """Reads the system clocks. Safe to use from any thread."""
 
@@ -32,7 +47,7 @@ class HostTimers:
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> TimerHandle:
         """Call ``callback`` on the running loop at monotonic instant ``when_ns``."""
         delay = max(0, when_ns - time.monotonic_ns()) / _NS
-        return asyncio.get_running_loop().call_later(delay, callback)
+        return _running_loop().call_later(delay, callback)
 
     async def sleep(self, seconds: float) -> None:
         """Wait ``seconds``."""
@@ -49,7 +64,7 @@ class HostSpawn:
 
     def task(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
         """Run ``coroutine`` as a task on the running loop."""
-        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        task = _running_loop().create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -84,7 +99,7 @@ class _Lane:
         self._thread.start()
 
     def put(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        loop = asyncio.get_running_loop()
+        loop = _running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._calls.put((call, loop, future))
         return future

@@ -181,7 +181,8 @@ class GroupCommit:
 
     def _fitting(self) -> tuple[int, int]:
         """Return how many waiting appends go into the next frame, and their size."""
-        most = self._settings.frame_bytes_max
+        settings = self._settings
+        most = min(settings.frame_bytes_max, self._capacity(settings.segment_bytes))
         if self._queue_bytes <= most:
             return len(self._queue), self._queue_bytes
         size = self._queue[0][1]
