@@ -34,7 +34,7 @@ from outlast.kernel import (
     node_of,
 )
 from outlast.log import Membership
-from outlast.log.engines.raft import BULK_CHANNEL, RaftLog, RaftLogSettings
+from outlast.log.engines.raft import BULK_CHANNEL, RaftLog, RaftLogSettings, holds_replica
 from outlast.state import (
     DiskSnapshotStore,
     Replica,
@@ -260,9 +260,7 @@ class Node:
         storage = self._world.storage
         if identity.condemned:
             return True
-        return identity.started and not (
-            storage.exists(self._paths.log) and storage.listdir(self._paths.log)
-        )
+        return identity.started and not holds_replica(storage, self._paths.log)
 
     async def _be_admitted(self, previous: NodeIdentity | None) -> NodeIdentity:
         """Ask to be admitted under the next incarnation, for as long as it takes."""

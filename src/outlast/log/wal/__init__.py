@@ -3,7 +3,7 @@
 from outlast.log.wal.core.runs import Run, RunKind
 from outlast.log.wal.core.scan import Damage, Status
 from outlast.log.wal.events import TornTailCut, WalFailed, WalFull, WalRoomAgain
-from outlast.log.wal.recovery import ScanReport
+from outlast.log.wal.recovery import ScanReport, has_log
 from outlast.log.wal.settings import WalIdentity, WalSettings
 from outlast.log.wal.wal import Wal, check
 
@@ -21,4 +21,5 @@ __all__ = [
     "WalRoomAgain",
     "WalSettings",
     "check",
+    "has_log",
 ]

@@ -78,6 +78,14 @@ def take_lock(storage: Storage, directory: str) -> File:
     return file
 
 
+def has_log(storage: Storage, directory: str) -> bool:
+    """Return whether anything of a log lies in ``directory``, whole or not."""
+    return storage.exists(directory) and any(
+        name == CURRENT or parse_segment_name(name) is not None
+        for name in storage.listdir(directory)
+    )
+
+
 def read_log(
     storage: Storage,
     directory: str,

@@ -4,6 +4,7 @@ from outlast.log.engines.raft.core.settings import RaftSettings
 from outlast.log.engines.raft.engine import RaftLog
 from outlast.log.engines.raft.settings import RaftLogSettings
 from outlast.log.engines.raft.snapshots import NoSnapshots
+from outlast.log.engines.raft.storage import holds_replica
 from outlast.log.engines.raft.transport import (
     BULK_CHANNEL,
     RAFT_CHANNEL,
@@ -22,4 +23,5 @@ __all__ = [
     "RaftLog",
     "RaftLogSettings",
     "RaftSettings",
+    "holds_replica",
 ]

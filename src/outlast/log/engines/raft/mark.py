@@ -11,7 +11,7 @@ import msgspec
 from outlast.kernel import CorruptionError, DataError, ReplicaId, World
 from outlast.log.api import Member, Membership
 
-_NAME = "mark"
+NAME = "mark"
 _FORMAT = 1
 _LANE = "raft-mark"
 
@@ -38,7 +38,7 @@ class MarkFile:
     def __init__(self, world: World, directory: str) -> None:
         self._world = world
         self._directory = directory
-        self.path = f"{directory}/{_NAME}"
+        self.path = f"{directory}/{NAME}"
         self.bootstrap: Membership | None = None
         self.mark: bytes | None = None
 

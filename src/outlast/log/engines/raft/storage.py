@@ -7,18 +7,29 @@ The newest entries stay in memory as the core made them. They are what followers
 ask for, and the only copy while the disk is full.
 """
 
-from outlast.kernel import LogIndex, ReplicaId, Term, World, invariant
+from outlast.kernel import LogIndex, ReplicaId, Storage, Term, World, invariant
 from outlast.log.api import Membership, SnapshotRef
 from outlast.log.core.hold import Sizes
 from outlast.log.engines.raft.core.types import Entry, EntryKind, HardState, Persist, Recovered
+from outlast.log.engines.raft.mark import NAME as MARK
 from outlast.log.engines.raft.mark import MarkFile
-from outlast.log.wal import Run, RunKind, Wal, WalIdentity, WalSettings
+from outlast.log.wal import Run, RunKind, Wal, WalIdentity, WalSettings, has_log
 
 _CACHE_BYTES_MAX = 32 << 20
 _RECOVER_BYTES = 4 << 20
 _ENTRY_OVERHEAD_BYTES = 64
 _PIECE_BYTES_MAX = 2 << 20
 _OWN_KINDS = (EntryKind.CONFIG, EntryKind.SEAL)
+_WAL = "wal"
+
+
+def holds_replica(storage: Storage, directory: str) -> bool:
+    """Return whether ``directory`` still has both parts of a replica that ran there.
+
+    Without its WAL it has forgotten its votes and what it acknowledged, without its mark who
+    the members are: opened again as the same replica it could break promises it has made.
+    """
+    return storage.exists(f"{directory}/{MARK}") and has_log(storage, f"{directory}/{_WAL}")
 
 
 class RaftStore:
@@ -62,7 +73,9 @@ class RaftStore:
         if not await mark.load():
             # Before the WAL exists, so that a log never lacks its first members.
             await mark.begin(bootstrap)
-        return cls(await Wal.open(world, f"{directory}/wal", identity, settings, lane=lane), mark)
+        return cls(
+            await Wal.open(world, f"{directory}/{_WAL}", identity, settings, lane=lane), mark
+        )
 
     def recovered(self, snapshot: SnapshotRef | None, *, may_vote: bool) -> Recovered:
         """Return what the core starts from. Commit starts at the base: a leader knows more.
