@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from outlast.cluster.local import LocalCluster
     from outlast.drill.demo import DemoView
     from outlast.kernel import Event
+    from outlast.state import ReplicaSettings
 
 Storage = Literal["disk", "lossy"]
 
@@ -30,6 +31,7 @@ def serve(
     port: int = 7400,
     http_port: int = 7480,
     storage: Storage = "disk",
+    snapshot_entries: int | None = None,
     json: Flag = False,
 ) -> int:
     """Run a cluster of local nodes, and restart those that die.
@@ -41,6 +43,7 @@ def serve(
         port: First port for clients and nodes; 0 takes free ones.
         http_port: First port of the HTTP gateways; 0 takes free ones.
         storage: disk, or lossy: a kill loses all that was not fsynced, like a power cut.
+        snapshot_entries: Take a snapshot after so many log entries; 100,000 by default.
         json: Print where it serves as one line of JSON.
     """
     from outlast.cluster import LocalCluster
@@ -59,6 +62,7 @@ def serve(
         port=port,
         http_port=http_port,
         storage=storage,
+        node_options=_snapshot_options(snapshot_entries),
     )
     bus.subscribe(_teller(cluster))
     if len(cluster.nodes) % 2 == 0:
@@ -130,6 +134,7 @@ def node(
     http: str | None = None,
     cluster: str | None = None,
     storage: Storage = "disk",
+    snapshot_entries: int | None = None,
     tls_cert: str | None = None,
     tls_key: str | None = None,
     tls_ca: str | None = None,
@@ -149,6 +154,8 @@ def node(
         http: HOST:PORT of the HTTP gateway; none by default.
         cluster: Cluster id that the directory must belong to.
         storage: disk, or lossy: a kill loses all that was not fsynced, like a power cut.
+        snapshot_entries: Take a snapshot after so many log entries, agreed by the leader's
+            setting and kept until another one gives a number; 100,000 by default.
         tls_cert: Own certificate, a PEM file; its name is the node's id.
         tls_key: Its private key, a PEM file.
         tls_ca: Authorities to trust, a PEM file; turns TLS on.
@@ -168,12 +175,31 @@ def node(
         routes=parse_routes(route),
         http=http,
         cluster=cluster or "",
+        replica=_replica_settings(snapshot_entries),
         security=Security.from_files(
             certificate=tls_cert, key=tls_key, ca=tls_ca, tokens=tokens, token=token
         ),
     )
     _log_to_stderr()
     return run_node(target, settings, storage=storage, notify=lambda text: _note(id, text))
+
+
+def _snapshot_options(entries: int | None) -> list[str]:
+    """Return what `outlast serve` tells its nodes; refuses here what they would refuse."""
+    _replica_settings(entries)
+    return [] if entries is None else ["--snapshot-entries", str(entries)]
+
+
+def _replica_settings(snapshot_entries: int | None) -> "ReplicaSettings":
+    from outlast.kernel import ConfigError
+    from outlast.state import Limits, ReplicaSettings
+
+    if snapshot_entries is None:
+        return ReplicaSettings()
+    if snapshot_entries < 1:
+        message = f"--snapshot-entries {snapshot_entries}: give at least 1"
+        raise ConfigError(message)
+    return ReplicaSettings(limits=Limits(checkpoint_entries=snapshot_entries))
 
 
 def _note(node: str, text: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from outlast.cluster.layout import LocalPlan, draw_cluster_id, hash_seed_of, load_plan, make_plan
 from outlast.cluster.settings import EXIT_CANNOT_RUN
 from outlast.detect import Child, ChildSpec, RestartPolicy, Supervisor
-from outlast.kernel import ConfigError, NodeId, UnavailableError, World
+from outlast.kernel import ConfigError, DataError, File, NodeId, UnavailableError, World
 
 _NS = 1_000_000_000
 _RESTARTS = RestartPolicy(
@@ -18,6 +18,7 @@ _RESTARTS = RestartPolicy(
 )
 _LOG_TAIL_BYTES = 1 << 16
 _COMPLAINT = "outlast: "
+_LOCK = "LOCK"
 
 
 def node_command(
@@ -110,6 +111,7 @@ class LocalCluster:
         self._environment = dict(environment or {})
         self._options = tuple(node_options)
         self._program = program
+        self._guard: File | None = None
         plan = load_plan(world.storage, self._data)
         self.fresh = plan is None
         if plan is None:
@@ -162,12 +164,43 @@ class LocalCluster:
         return self.plan.addresses[NodeId(node)]
 
     async def start(self) -> None:
-        """Start every node; returns when the processes run, not when they serve."""
-        await self._supervisor.start()
+        """Start every node; returns when the processes run, not when they serve.
+
+        Raises:
+            DataError: Definite. Another process runs the cluster in this directory.
+        """
+        self._lock()
+        try:
+            await self._supervisor.start()
+        except BaseException:
+            self._unlock()
+            raise
 
     async def stop(self) -> None:
         """Stop every node in order: SIGTERM, a grace, SIGKILL."""
-        await self._supervisor.stop()
+        try:
+            await self._supervisor.stop()
+        finally:
+            self._unlock()
+
+    def _lock(self) -> None:
+        """Keep others from running the same nodes; the lock ends with this process."""
+        if self._guard is not None:
+            return
+        guard = self._world.storage.open(f"{self._data}/{_LOCK}", create=True)
+        if not guard.lock():
+            guard.close()
+            message = (
+                f"{self._data}: another process runs the cluster in this directory: stop that,"
+                " or name another --data"
+            )
+            raise DataError(message)
+        self._guard = guard
+
+    def _unlock(self) -> None:
+        if self._guard is not None:
+            self._guard.close()
+            self._guard = None
 
     async def ended(self) -> None:
         """Wait until every node stays down; one that fails again and again is not given up."""
