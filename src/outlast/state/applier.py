@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from heapq import heappop, heappush
 
 from outlast.kernel import (
@@ -15,7 +16,7 @@ from outlast.kernel import (
     World,
 )
 from outlast.log import Log
-from outlast.state.core.envelope import Header, Kind, unpack_entry
+from outlast.state.core.envelope import Command, Header, Kind, unpack_commands, unpack_entry
 from outlast.state.core.operation import decode_skip
 from outlast.state.core.system import Applied, SystemMachine
 from outlast.state.events import EntryPoisoned, EntrySkipped
@@ -114,12 +115,12 @@ class Applier:
         try:
             await self._read()
         except asyncio.CancelledError:
-            pass
-        except BaseException as error:
-            self._failed(error)
-        finally:
             if self.marker is not None:
                 self.marker.end()
+        except BaseException as error:
+            # The mark stays: this entry stopped the process, though it can still close in order.
+            self._failed(error)
+        finally:
             if not ended.done():
                 ended.set_result(None)
 
@@ -132,10 +133,10 @@ class Applier:
                 index += 1
                 if index <= self._system.index:
                     continue
-                if index == self._suspect():
+                if self._is_suspect(index):
                     self._pause(index - 1)
                     await self._await_skip(LogIndex(index))
-                    self._pass_over(index)
+                    self._pass_over(index, entry)
                     continue
                 before_ns = clock.monotonic_ns()
                 self._apply(index, entry)
@@ -182,11 +183,11 @@ class Applier:
 
     # --- entries that kill -------------------------------------------------------------------
 
-    def _suspect(self) -> int:
+    def _is_suspect(self, index: int) -> bool:
         marker = self.marker
-        if marker is None or marker.deaths < self._poison_crashes:
-            return 0
-        return marker.suspect
+        if marker is None or not marker.suspects:
+            return False
+        return marker.suspects.get(index, 0) >= self._poison_crashes
 
     async def _await_skip(self, index: LogIndex) -> None:
         """Look ahead for the agreed skip of ``index``, however long it takes to be agreed."""
@@ -215,12 +216,18 @@ class Applier:
         if self.poisoned == index:
             return
         self.poisoned = index
-        deaths = self.marker.deaths if self.marker is not None else 0
+        deaths = self.marker.suspects.get(index, 0) if self.marker is not None else 0
         self._world.events.emit(EntryPoisoned(level="error", index=index, crashes=deaths))
         if not self.held.done():
             self.held.set_result(index)
 
-    def _pass_over(self, index: int) -> None:
+    def _pass_over(self, index: int, entry: bytes) -> None:
+        """Leave the entry out; its requests are barred, or repeats of them would stop us again."""
+        commands: list[Command] = []
+        with suppress(OutlastError):
+            header, body = unpack_entry(entry, index)
+            if header.kind == Kind.COMMANDS:
+                commands = unpack_commands(body, header.command_count, index)
         self.poisoned = 0
-        self._system.skip(index)
+        self._system.skip(index, commands)
         self._world.events.emit(EntrySkipped(level="warning", index=index))

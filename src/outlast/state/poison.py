@@ -3,31 +3,51 @@
 Before an entry is applied its index is written to a small file, and taken back when a slice of
 entries is done. The write is not made durable: it has to outlive the process, not the machine.
 A start that finds an index there counts one more death at it. An entry that killed the process
-that often is not applied again; the replica waits for the others to agree to skip it.
+that often is not applied again; the replica waits for the others to agree to skip it. The
+counts of several entries are kept, as a start replays all of them again.
 """
 
 import struct
 
 from outlast.kernel import File, World
 
-_SLOTS = struct.Struct("<QQQ")
+_INDEX = struct.Struct("<Q")
+_SUSPECT = struct.Struct("<QQ")
+_SUSPECTS_MAX = 16
 
 
 class ApplyMarker:
-    """The file ``applying``: the index under way, the suspected index, and its deaths."""
+    """The file ``applying``: the index under way, then each suspected index with its deaths.
+
+    Attributes:
+        suspects: Deaths by index; the one that was last found comes first.
+    """
 
     def __init__(self, world: World, directory: str) -> None:
         world.storage.makedirs(directory)
         self._file: File = world.storage.open(f"{directory}/applying", create=True)
-        data = self._file.pread(_SLOTS.size, 0)
-        under_way, suspect, deaths = _SLOTS.unpack(data) if len(data) == _SLOTS.size else (0, 0, 0)
-        if under_way:
-            deaths = deaths + 1 if under_way == suspect else 1
-            suspect = under_way
-        self.suspect: int = suspect
-        self.deaths: int = deaths
+        data = self._file.pread(_INDEX.size + _SUSPECTS_MAX * _SUSPECT.size, 0)
+        under_way = _INDEX.unpack_from(data)[0] if len(data) >= _INDEX.size else 0
+        pairs = data[_INDEX.size :]
+        whole = len(pairs) // _SUSPECT.size * _SUSPECT.size
+        self.suspects: dict[int, int] = {
+            index: deaths for index, deaths in _SUSPECT.iter_unpack(pairs[:whole]) if index
+        }
         self._marked = False
-        self._write(0)
+        if under_way:
+            self.accuse(under_way, self.suspects.get(under_way, 0) + 1)
+        else:
+            self._write(0)
+
+    @property
+    def suspect(self) -> int:
+        """The index that was last found under way, 0 for none."""
+        return next(iter(self.suspects), 0)
+
+    @property
+    def deaths(self) -> int:
+        """How often the process died at :attr:`suspect`."""
+        return self.suspects.get(self.suspect, 0)
 
     def begin(self, index: int) -> None:
         """The entry at ``index`` is about to be applied."""
@@ -42,7 +62,12 @@ class ApplyMarker:
 
     def accuse(self, index: int, deaths: int) -> None:
         """Treat the entry at ``index`` as one that killed the process ``deaths`` times."""
-        self.suspect, self.deaths, self._marked = index, deaths, False
+        others = {at: count for at, count in self.suspects.items() if at != index}
+        kept = list(others.items())[: _SUSPECTS_MAX - 1]
+        self.suspects = {index: deaths, **dict(kept)}
+        self._marked = False
+        rows = b"".join(_SUSPECT.pack(at, count) for at, count in self.suspects.items())
+        self._file.pwrite(rows, _INDEX.size)
         self._write(0)
 
     def close(self) -> None:
@@ -50,4 +75,4 @@ class ApplyMarker:
         self._file.close()
 
     def _write(self, index: int) -> None:
-        self._file.pwrite(_SLOTS.pack(index, self.suspect, self.deaths), 0)
+        self._file.pwrite(_INDEX.pack(index), 0)

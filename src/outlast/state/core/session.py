@@ -180,6 +180,14 @@ class SessionTable:
         self.keep(row, seq, barred)
         return barred
 
+    def bar(self, session: int, seq: int, index: int) -> None:
+        """Never run ``seq``, whose entry at ``index`` was left out as it stopped the replicas."""
+        row = self._rows.get(session)
+        if row is None or seq in row.replies or seq < row.ack_below:
+            return
+        message = f"entry {index} was left out, as it stopped the nodes; its commands never run"
+        self.keep(row, seq, refusal(BarredError(message), index, _BARRED))
+
     def recorded(self, session: int, seq: int, print_: bytes) -> Kept | None:
         """Return what a repeat gets without a new entry, or ``None`` if it must be appended."""
         row = self._rows.get(session)

@@ -165,8 +165,15 @@ class SystemMachine:
         self._finish(index, header, len(body), applied, take_changes())
         return applied
 
-    def skip(self, index: int) -> None:
-        """Pass the entry at ``index`` without executing it, as an agreed ``SKIP`` says."""
+    def skip(self, index: int, commands: Sequence[Command] = ()) -> None:
+        """Pass the entry at ``index`` without executing it, as an agreed ``SKIP`` says.
+
+        Args:
+            index: Of the entry.
+            commands: What it holds; they are barred, so that a repeat is told and not run.
+        """
+        for command in commands:
+            self.sessions.bar(command.session, command.seq, index)
         self.index = index
         self.skipped = [*self.skipped, index][-_SKIPPED_MAX:]
         self.digest = chain(self.digest, index, (), b"skipped")
