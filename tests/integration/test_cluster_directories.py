@@ -1,5 +1,6 @@
 """What a data directory has promised is kept, whatever part of it is lost or used twice."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,11 +10,22 @@ from pathlib import Path
 import pytest
 
 from outlast.cluster import Client, Node, NodeSettings
+from outlast.cluster.events import WaitingForAdmission
+from outlast.cluster.identity import load_identity, save_identity
 from outlast.cluster.layout import draw_cluster_id, make_plan
 from outlast.host import make_world
+from outlast.kernel import DataError, DivergedError
+from outlast.log.engines.raft import holds_replica
 from outlast.state.ready.kv import Kv
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(60)]
+
+
+def lose(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 class Trio:
@@ -58,6 +70,8 @@ async def running(folder: Path) -> AsyncIterator[Trio]:
     finally:
         for node in trio.nodes.values():
             await node.stop()
+        for _ in range(20):  # turns in which the loop closes what was accepted last
+            await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("part", ["log", "log/wal", "log/mark"])
@@ -68,7 +82,58 @@ async def test_a_node_that_lost_its_votes_or_members_comes_back_as_another_repli
         name = trio.follower()
         assert trio.nodes[name].status()["incarnation"] == 1
         await trio.nodes[name].stop()
-        lost = Path(trio.settings[name].data, part)
-        shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+        lose(Path(trio.settings[name].data, part))
         node = await trio.start_again(name)
         assert int(node.status()["incarnation"]) > 1
+
+
+async def test_a_directory_that_is_in_use_is_refused_before_anything_is_touched(tmp_path: Path):
+    """Two that ask for admission at once would overwrite each other's identity."""
+    async with running(tmp_path) as trio:
+        name = trio.follower()
+        twin = Node(trio.world, Kv, replace(trio.settings[name]))
+        with pytest.raises(DataError, match=f"{name}: a node runs in it already"):
+            await twin.start()
+        await twin.stop()
+        await trio.nodes[name].stop()
+        assert (await trio.start_again(name)).status()["incarnation"] == 1
+
+
+async def test_a_condemned_replica_stops_though_its_disk_takes_nothing(
+    tmp_path: Path, monkeypatch
+):
+    async with running(tmp_path) as trio:
+        name = trio.follower()
+        node = trio.nodes[name]
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("outlast.cluster.node.save_identity", full)
+        node._condemn(DivergedError("it computed something else"))
+        assert isinstance(await node.failed(), DivergedError)
+        assert node.status()["phase"] == "failed"
+
+
+async def test_nothing_is_deleted_before_the_cluster_has_admitted_the_node(tmp_path: Path):
+    """A condemned replica may hold the last copy of an entry while the others are down."""
+    async with running(tmp_path) as trio:
+        name = trio.follower()
+        await trio.nodes[name].stop()
+        identity = load_identity(trio.world.storage, trio.settings[name].data)
+        assert identity is not None
+        condemned = replace(identity, condemned="it computed something else")
+        save_identity(trio.world.storage, trio.settings[name].data, condemned)
+        for other in trio.nodes:
+            if other != name:
+                await trio.nodes[other].stop()
+        trio.nodes[name] = node = Node(trio.world, Kv, replace(trio.settings[name]))
+        refused = asyncio.Event()
+        trio.world.events.subscribe(
+            lambda event: refused.set() if isinstance(event, WaitingForAdmission) else None
+        )
+        starting = asyncio.ensure_future(node.start())
+        await asyncio.wait_for(refused.wait(), 20)
+        assert holds_replica(trio.world.storage, f"{trio.settings[name].data}/log")
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)

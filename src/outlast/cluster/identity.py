@@ -12,6 +12,7 @@ from outlast.kernel import (
     ClusterId,
     ConfigError,
     DataError,
+    File,
     NodeId,
     ReplicaId,
     Storage,
@@ -22,6 +23,7 @@ from outlast.wire import parse_address
 
 FORMAT = 1
 FILE = "identity.json"
+LOCK = "LOCK"
 _NODE_ID_MAX = 64
 
 
@@ -76,6 +78,21 @@ def check_node_id(node: str) -> NodeId:
         )
         raise ConfigError(message)
     return NodeId(node)
+
+
+def lock_directory(storage: Storage, directory: str) -> File:
+    """Keep ``directory`` for this process and return the lock's file; closing it unlocks.
+
+    Raises:
+        DataError: Definite. Another process runs a node in it.
+    """
+    storage.makedirs(directory)
+    file = storage.open(f"{directory}/{LOCK}", create=True)
+    if not file.lock():
+        file.close()
+        message = f"{directory}: a node runs in it already: stop that one, or name another --data"
+        raise DataError(message)
+    return file
 
 
 def load_identity(storage: Storage, directory: str) -> NodeIdentity | None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from outlast.cluster.identity import (
+    LOCK,
     NodeIdentity,
     first_members,
     load_identity,
@@ -66,7 +67,7 @@ def init_node(
             " start it with `outlast node`"
         )
         raise DataError(message)
-    if storage.exists(directory) and storage.listdir(directory):
+    if storage.exists(directory) and any(name != LOCK for name in storage.listdir(directory)):
         message = f"{directory}: not empty and without identity: name an empty directory"
         raise DataError(message)
     identity = NodeIdentity(

@@ -6,6 +6,7 @@ then do peers and clients get answers.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +15,12 @@ from outlast.cluster.comparison import DIGESTS, Comparison
 from outlast.cluster.events import Leading, NodeFailed, NodeReady, NodeStopped, WaitingForAdmission
 from outlast.cluster.gateway import Gateway, GatewayServer
 from outlast.cluster.identity import FILE as IDENTITY_FILE
-from outlast.cluster.identity import NodeIdentity, load_identity, save_identity
+from outlast.cluster.identity import (
+    NodeIdentity,
+    load_identity,
+    lock_directory,
+    save_identity,
+)
 from outlast.cluster.join import ask_admission
 from outlast.cluster.messages import Seat
 from outlast.cluster.peers import Peers
@@ -26,6 +32,7 @@ from outlast.kernel import (
     ConfigError,
     DataError,
     DivergedError,
+    File,
     OutlastError,
     ReplicaId,
     TaskHandle,
@@ -80,6 +87,7 @@ class Node:
         self._settings = settings
         self._paths = paths(settings.data)
         self._identity: NodeIdentity | None = None
+        self._lock: File | None = None
         self._log: RaftLog | None = None
         self._replica: Replica | None = None
         self._peers: Peers | None = None
@@ -107,6 +115,7 @@ class Node:
         self._failure = asyncio.get_running_loop().create_future()
         self._register_health()
         self._serve_gateway()
+        self._lock = lock_directory(self._world.storage, self._settings.data)
         identity = load_identity(self._world.storage, self._settings.data)
         if identity is not None:
             self._check(identity)
@@ -134,6 +143,7 @@ class Node:
     async def _open(self, identity: NodeIdentity, listener: WireListener) -> None:
         world = self._world
         store = DiskSnapshotStore(world, self._paths.snapshots)
+        await store.open()  # reads the newest snapshot beside the loop, before the log asks for it
         peers = Peers(
             world,
             listener,
@@ -221,6 +231,8 @@ class Node:
             self._peers.close()
         if self._gateway is not None:
             self._gateway.stop()
+        if self._lock is not None:
+            self._lock.close()
         self._world.events.emit(NodeStopped(node=self._settings.node))
 
     async def failed(self) -> BaseException:
@@ -248,11 +260,13 @@ class Node:
         """Never use this directory's state again, and stop."""
         if self._identity is None or self._failure is None or self._failure.done():
             return
-        condemned = replace(self._identity, condemned=str(error))
-        save_identity(self._world.storage, self._settings.data, condemned)
         failure = asyncio.get_running_loop().create_future()
         failure.set_result(error)
         self._on_failure(failure)
+        condemned = replace(self._identity, condemned=str(error))
+        # On a full disk the next start finds the difference again.
+        with contextlib.suppress(OSError):
+            save_identity(self._world.storage, self._settings.data, condemned)
 
     # --- identity ------------------------------------------------------------------------------
 
@@ -285,8 +299,6 @@ class Node:
                 WaitingForAdmission(node=settings.node, directory=settings.data, why=why)
             )
 
-        self._world.storage.rmtree(self._paths.snapshots)
-        self._world.storage.rmtree(self._paths.log)
         identity = await ask_admission(
             self._world,
             settings.node,
@@ -296,6 +308,9 @@ class Node:
             cluster=settings.cluster or (previous.cluster if previous else ""),
             waiting=waiting,
         )
+        # Only now: until a leader answers, what lies here may be the last copy of something.
+        self._world.storage.rmtree(self._paths.snapshots)
+        self._world.storage.rmtree(self._paths.log)
         save_identity(self._world.storage, settings.data, identity)
         return identity
 
