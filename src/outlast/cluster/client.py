@@ -237,6 +237,9 @@ class Client(Generic[M]):
             self._room.set()
             return
         session.give_up(request)
+        self._settle_due(session)
+
+    def _settle_due(self, session: RequestWindow) -> None:
         if session.unresolved and self._settling is None and not self._courier.closed:
             self._settling = self._world.spawn.task(self._settle(session), name="settle")
 
@@ -265,6 +268,8 @@ class Client(Generic[M]):
                 self._room.set()
         finally:
             self._settling = None
+            if self._session is not None:  # another one may have been opened meanwhile
+                self._settle_due(self._session)
 
     async def _open_session(self, deadline: Deadline) -> RequestWindow:
         if self._session is not None:
