@@ -1,6 +1,8 @@
 """Replicas that compare digests: the odd one out is named and condemned, nobody else."""
 
-from outlast.cluster.comparison import Comparison
+import msgspec
+
+from outlast.cluster.comparison import Comparison, Report
 from outlast.host import make_world
 from outlast.kernel import EventBus, LogIndex, ReplicaId, Term
 from outlast.log import Member, SnapshotRef
@@ -20,7 +22,8 @@ def status(
         me=name, applied=9, digest=b"", digests=tuple(digests.items()), log_time_ns=0, age_ns=0,
         system_epoch=0, system_holder="", holds_system=False, machine_version=1, session_count=0,
         key_count=0, lease_count=0, replicas=(), waiting_count=0, pending_bytes=0, entry_count=0,
-        command_count=0, snapshot=ref, snapshot_busy=False, log_first=1, poisoned=poisoned, failure="",
+        command_count=0, snapshot=ref, snapshot_busy=False, log_first=1, poisoned=poisoned,
+        failure="",
     )  # fmt: skip
 
 
@@ -108,6 +111,24 @@ def test_an_entry_is_skipped_only_when_a_majority_waits_for_it():
     assert trio.nodes[NAMES[0]].poisoned_by_majority() == 7
     trio.tell(NAMES[1], {})
     assert trio.nodes[NAMES[0]].poisoned_by_majority() == 0
+
+
+def test_a_replica_that_was_replaced_does_not_count_beside_its_successor():
+    """A node that dies at an entry, is wiped, and dies again, is still one of three."""
+    trio = Trio()
+    trio.tell(NAMES[0], {1024: b"good"})
+    trio.tell(NAMES[2], {1024: b"bad"}, poisoned=7)
+    leader = trio.nodes[NAMES[0]]
+    assert set(leader.reports) == {"n1#1", "n3#1"}
+    successor = ReplicaId("n3#4")
+    rows = [*MEMBERS[:2], Member(successor, "n3:1")]
+    trio.nodes[successor] = trio.nodes[NAMES[2]]
+    leader.tell(status(NAMES[0], {1024: b"good"}), rows)
+    report = Report([(1024, b"bad")], [], Announce(successor), 7)
+    leader.heard(successor, msgspec.msgpack.encode(report))
+    assert set(leader.reports) == {"n1#1", "n3#4"}
+    assert leader.poisoned_by_majority() == 0
+    assert trio.condemned == []
 
 
 def test_an_unchanged_report_is_repeated_for_members_that_started_since():

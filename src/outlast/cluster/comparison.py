@@ -76,11 +76,13 @@ class Comparison:
         self._quiet = 0
         self.reports: dict[ReplicaId, Report] = {}
         self._named: set[tuple[str, int]] = set()
-        self._voters = 0
+        self._voters: frozenset[ReplicaId] = frozenset()
 
     def tell(self, status: ReplicaStatus, members: Sequence[Member]) -> None:
         """Report this replica's digests to the other members, if there are new ones."""
-        self._voters = sum(member.voter for member in members)
+        self._voters = frozenset(member.replica for member in members if member.voter)
+        present = {member.replica for member in members} | {self._me}
+        self.reports = {name: row for name, row in self.reports.items() if name in present}
         snapshot = status.snapshot
         report = Report(
             list(status.digests[-4:]),
@@ -108,9 +110,13 @@ class Comparison:
 
     def poisoned_by_majority(self) -> int:
         """Return the index of an entry that a majority of the voters waits to skip, or 0."""
-        counts = Counter(r.poisoned for r in self.reports.values() if r.poisoned)
+        counts = Counter(
+            report.poisoned
+            for name, report in self.reports.items()
+            if report.poisoned and name in self._voters
+        )
         for index, count in counts.most_common(1):
-            if count * 2 > self._voters:
+            if count * 2 > len(self._voters):
                 return index
         return 0
 
@@ -121,7 +127,7 @@ class Comparison:
             (self._checkpoints, report.checkpoints, "checkpoint"),
         ):
             for index, digest in rows:
-                odd = book.report(replica, index, digest, replicas=max(2, self._voters))
+                odd = book.report(replica, index, digest, voters=self._voters)
                 if odd is not None:
                     self._judge(odd, what)
 

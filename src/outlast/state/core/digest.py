@@ -6,7 +6,7 @@ it at the first entry that shows the difference, and never comes back.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
@@ -44,25 +44,29 @@ class DigestBook:
         self._indices_max = indices_max
         self._reports: dict[int, dict[str, bytes]] = {}
 
-    def report(self, replica: str, index: int, digest: bytes, *, replicas: int) -> Odd | None:
-        """Take one report and return the odd ones out, if a majority of ``replicas`` agrees.
+    def report(
+        self, replica: str, index: int, digest: bytes, *, voters: Collection[str]
+    ) -> Odd | None:
+        """Take one report and return the odd ones out, if a majority of ``voters`` agrees.
 
-        ``replicas`` is the size of the membership: without more than half of it agreeing,
-        nobody is called odd.
+        Only voters count, each once: a node that computes something else and comes back as
+        another replica must not outvote the others by its own former reports. Without more
+        than half of the voters agreeing, two at least, nobody is called odd.
         """
         row = self._reports.setdefault(index, {})
         row[replica] = digest
         while len(self._reports) > self._indices_max:
             del self._reports[min(self._reports)]
-        return self._judge(index, row, replicas)
+        return self._judge(index, row, voters)
 
     def disputed(self) -> list[int]:
         """Return the indices at which not all reports agree."""
         return sorted(i for i, row in self._reports.items() if len(Counter(row.values())) > 1)
 
-    def _judge(self, index: int, row: dict[str, bytes], replicas: int) -> Odd | None:
-        digest, count = Counter(row.values()).most_common(1)[0]
-        if count * 2 <= replicas:
+    def _judge(self, index: int, row: dict[str, bytes], voters: Collection[str]) -> Odd | None:
+        counts = Counter(value for name, value in row.items() if name in voters)
+        digest, count = counts.most_common(1)[0] if counts else (b"", 0)
+        if count * 2 <= max(2, len(voters)):
             return None
         odd = tuple(sorted(name for name, value in row.items() if value != digest))
         return Odd(index, digest, odd) if odd else None
