@@ -3,18 +3,22 @@
 On every node: tell clients of changed members, tell the others this replica's digests. On the
 leader also: make caught-up learners voters, keep the replicas table in step with the members (so
 that a new machine version comes into force once all of them support it, and not before), and
-skip an entry that killed a majority of the replicas each time it was applied.
+skip an entry that killed a majority of the replicas each time it was applied. A leader that
+alone holds before such an entry lets another one lead.
 """
 
+import asyncio
 import contextlib
 
 from outlast.cluster.comparison import Comparison
+from outlast.cluster.core.stepping import better_leader
 from outlast.cluster.service import Service
-from outlast.kernel import OutlastError, World
+from outlast.kernel import Deadline, OutlastError, World
 from outlast.log.engines.raft import RaftLog
 from outlast.state import Forget, Replica
 
 _SECONDS = 0.5
+_HAND_OVER_SECONDS = 2.0
 
 
 class Tending:
@@ -36,25 +40,47 @@ class Tending:
         self._skipped = 0
 
     async def run(self) -> None:
-        """Look after the node until cancelled."""
+        """Look after the node until cancelled.
+
+        What waits for its own entry to be applied has a loop of its own: while applying is
+        held before an entry to skip, that wait must not keep anybody from proposing the skip.
+        """
+        await asyncio.gather(self._watch(), self._keep_members())
+
+    async def _watch(self) -> None:
         while True:
             await self._world.timers.sleep(_SECONDS)
             self._service.renew_view()
             self._comparison.tell(self._replica.status(), self._log.membership.members)
             if self._log.authority.mine:
                 with contextlib.suppress(OutlastError):
-                    await self._lead()
+                    await self._skip_poisoned()
 
-    async def _lead(self) -> None:
-        await self._service.promote_due()
-        await self._skip_poisoned()
-        await self._keep_rows()
+    async def _keep_members(self) -> None:
+        while True:
+            await self._world.timers.sleep(_SECONDS)
+            if self._log.authority.mine:
+                with contextlib.suppress(OutlastError):
+                    await self._service.promote_due()
+                    await self._keep_rows()
 
     async def _skip_poisoned(self) -> None:
         index = self._comparison.poisoned_by_majority()
         if index and index != self._skipped:
             await self._replica.skip(index)
             self._skipped = index
+        elif not index and self._replica.status().poisoned:
+            await self._step_aside()
+
+    async def _step_aside(self) -> None:
+        """Only this replica holds: it would answer nobody for as long as it led."""
+        reports = self._comparison.reports
+        able = [name for name, report in reports.items() if not report.poisoned]
+        target = better_leader(self._log.progress(), self._log.me, able)
+        if target is not None:
+            now_ns = self._world.clock.monotonic_ns()
+            deadline = Deadline.after(_HAND_OVER_SECONDS, now_ns)
+            await self._log.transfer(target, deadline=deadline)
 
     async def _keep_rows(self) -> None:
         """Write the rows of members that told theirs, remove those of former members."""
