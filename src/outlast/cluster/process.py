@@ -120,5 +120,6 @@ def run_node(
     if isinstance(failure, ConfigError | DataError | CorruptionError):
         raise failure
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"outlast: node {settings.node} failed: {failure}\n")
+        said = f"{type(failure).__name__}: {failure}".rstrip(": ")
+        sys.stderr.write(f"outlast: node {settings.node} failed: {said}\n")
     return EXIT_FAILED
