@@ -1,0 +1,52 @@
+"""Which entries killed the process, and how often, over many starts."""
+
+from pathlib import Path
+
+from outlast.host import default_world
+from outlast.state.poison import ApplyMarker
+
+
+def die(folder: Path, index: int) -> None:
+    """Begin to apply ``index`` and end without taking it back, as a dead process does."""
+    marker = ApplyMarker(default_world(), str(folder))
+    marker.begin(index)
+    marker.close()
+
+
+def found(folder: Path) -> dict[int, int]:
+    marker = ApplyMarker(default_world(), str(folder))
+    marker.close()
+    return marker.suspects
+
+
+def test_deaths_at_one_entry_are_counted(tmp_path: Path) -> None:
+    for deaths in (1, 2, 3):
+        die(tmp_path, 7)
+        assert found(tmp_path) == {7: deaths}
+    assert found(tmp_path) == {7: 3}
+
+
+def test_a_second_suspect_does_not_make_it_forget_the_first(tmp_path: Path) -> None:
+    die(tmp_path, 7)
+    die(tmp_path, 7)
+    die(tmp_path, 12)
+    assert found(tmp_path) == {12: 1, 7: 2}
+    die(tmp_path, 7)
+    assert found(tmp_path) == {7: 3, 12: 1}
+
+
+def test_what_was_taken_back_is_no_death(tmp_path: Path) -> None:
+    marker = ApplyMarker(default_world(), str(tmp_path))
+    marker.begin(7)
+    marker.end()
+    marker.close()
+    assert found(tmp_path) == {}
+
+
+def test_the_file_keeps_its_size(tmp_path: Path) -> None:
+    for index in range(1, 40):
+        die(tmp_path, index)
+    suspects = found(tmp_path)
+    assert len(suspects) == 16
+    assert list(suspects)[:2] == [39, 38]
+    assert (tmp_path / "applying").stat().st_size == 8 + 16 * 16
