@@ -11,7 +11,7 @@ import pytest
 
 from outlast.cluster import Client, Node, NodeSettings
 from outlast.cluster.events import WaitingForAdmission
-from outlast.cluster.identity import load_identity, save_identity
+from outlast.cluster.identity import NodeIdentity, load_identity, save_identity
 from outlast.cluster.layout import draw_cluster_id, make_plan
 from outlast.host import make_world
 from outlast.kernel import DataError, DivergedError
@@ -85,6 +85,24 @@ async def test_a_node_that_lost_its_votes_or_members_comes_back_as_another_repli
         lose(Path(trio.settings[name].data, part))
         node = await trio.start_again(name)
         assert int(node.status()["incarnation"]) > 1
+
+
+async def test_what_admission_has_to_say_is_heard_before_anything_is_opened(tmp_path: Path):
+    """Under the hash seed of another cluster no entry may be applied."""
+    async with running(tmp_path) as trio:
+        name = trio.follower()
+        data = Path(trio.settings[name].data)
+        await trio.nodes[name].stop()
+        lose(data)
+
+        def refuse(identity: NodeIdentity) -> None:
+            assert identity == load_identity(trio.world.storage, str(data))
+            raise LookupError(identity.hash_seed)
+
+        trio.nodes[name] = Node(trio.world, Kv, trio.settings[name], admitted=refuse)
+        with pytest.raises(LookupError):
+            await trio.nodes[name].start()
+        assert not trio.world.storage.exists(f"{data}/log")
 
 
 async def test_a_directory_that_is_in_use_is_refused_before_anything_is_touched(tmp_path: Path):

@@ -77,12 +77,22 @@ class Node:
         world: Every capability that it uses.
         machine: The state machine's class.
         settings: How it runs.
+        admitted: Called with the identity that the cluster has just given it, before anything
+            is opened under it; what it raises ends the start.
 
     Not thread-safe. :meth:`failed` tells when it can no longer keep its promises: stop it.
     """
 
-    def __init__(self, world: World, machine: type[StateMachine], settings: NodeSettings) -> None:
+    def __init__(
+        self,
+        world: World,
+        machine: type[StateMachine],
+        settings: NodeSettings,
+        *,
+        admitted: Callable[[NodeIdentity], None] = lambda _: None,
+    ) -> None:
         self._world = world
+        self._admitted = admitted
         self._spec = machine_spec(machine)
         self._settings = settings
         self._paths = paths(settings.data)
@@ -312,6 +322,7 @@ class Node:
         self._world.storage.rmtree(self._paths.snapshots)
         self._world.storage.rmtree(self._paths.log)
         save_identity(self._world.storage, settings.data, identity)
+        self._admitted(identity)
         return identity
 
     def _check_empty(self) -> None:

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from outlast.cluster.identity import load_identity
+from outlast.cluster.identity import NodeIdentity, load_identity
 from outlast.cluster.layout import hash_seed_of
 from outlast.cluster.node import Node, run
 from outlast.cluster.settings import EXIT_FAILED, EXIT_STOPPED, NodeSettings
@@ -78,6 +78,25 @@ def restart_under(seed: int) -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves
 
 
+class OtherHashSeedError(ConfigError):
+    """Definite. This process runs under another PYTHONHASHSEED than its cluster."""
+
+    seed: int = 0
+
+
+def check_hash_seed(identity: NodeIdentity) -> None:
+    """Refuse to go on in this process if the cluster that admitted it has another hash seed.
+
+    Raises:
+        OtherHashSeedError: ``seed`` is what to restart under.
+    """
+    if os.environ.get(_HASH_SEED) != str(identity.hash_seed):
+        message = f"cluster {identity.cluster} runs under {_HASH_SEED}={identity.hash_seed}"
+        error = OtherHashSeedError(message)
+        error.seed = identity.hash_seed
+        raise error
+
+
 def run_node(
     target: str,
     settings: NodeSettings,
@@ -111,10 +130,15 @@ def run_node(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, until.set)
-        return await run(Node(world, machine, settings), until=until, notify=notify)
+        node = Node(world, machine, settings, admitted=check_hash_seed)
+        return await run(node, until=until, notify=notify)
 
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        failure = runner.run(main())
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            failure = runner.run(main())
+    except OtherHashSeedError as error:
+        restart_under(error.seed)  # the identity is on disk: the next start goes on from there
+        raise
     if failure is None:
         return EXIT_STOPPED
     if isinstance(failure, ConfigError | DataError | CorruptionError):
