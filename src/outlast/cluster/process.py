@@ -78,7 +78,7 @@ def restart_under(seed: int) -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves
 
 
-class OtherHashSeedError(ConfigError):
+class _OtherHashSeedError(ConfigError):
     """Definite. This process runs under another PYTHONHASHSEED than its cluster."""
 
     seed: int = 0
@@ -88,11 +88,11 @@ def check_hash_seed(identity: NodeIdentity) -> None:
     """Refuse to go on in this process if the cluster that admitted it has another hash seed.
 
     Raises:
-        OtherHashSeedError: ``seed`` is what to restart under.
+        ConfigError: Definite. ``seed`` is what to restart under.
     """
     if os.environ.get(_HASH_SEED) != str(identity.hash_seed):
         message = f"cluster {identity.cluster} runs under {_HASH_SEED}={identity.hash_seed}"
-        error = OtherHashSeedError(message)
+        error = _OtherHashSeedError(message)
         error.seed = identity.hash_seed
         raise error
 
@@ -136,7 +136,7 @@ def run_node(
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             failure = runner.run(main())
-    except OtherHashSeedError as error:
+    except _OtherHashSeedError as error:
         restart_under(error.seed)  # the identity is on disk: the next start goes on from there
         raise
     if failure is None:
