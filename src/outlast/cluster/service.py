@@ -22,10 +22,13 @@ from outlast.cluster.messages import (
     View,
 )
 from outlast.kernel import (
+    ConfigError,
     Deadline,
     DefiniteError,
     ElsewhereError,
+    IndefiniteError,
     OutlastError,
+    OverloadedError,
     ProtocolError,
     ReplicaId,
     ReplyLostError,
@@ -43,8 +46,15 @@ _REGISTER = msgspec.msgpack.Decoder(Register)
 _RESOLVE = msgspec.msgpack.Decoder(Resolve)
 _ADMIN = msgspec.msgpack.Decoder(AdminRequest)
 _REQUEST_TIMEOUT = 30.0
+_TTL_MAX = 366 * 86_400.0
+_REQUESTS_MAX = 1024
+"""Requests of one connection that wait for their answers, commands aside."""
 _COMMAND = int(Kind.COMMAND)
 _REPLY_KIND = int(Kind.REPLY)
+
+
+Work = Callable[[bytes], Awaitable[bytes]]
+"""Makes the answer to a request of its body."""
 
 
 class Host(Protocol):
@@ -119,19 +129,33 @@ class Service:
 
     # --- requests ----------------------------------------------------------------------------
 
-    def run(self, connection: Connection, stream: int, work: Awaitable[bytes], kind: Kind) -> None:
-        """Answer ``stream`` with what ``work`` returns or raises."""
+    def run(self, port: "_Port", stream: int, work: Work, body: bytes, kind: Kind) -> None:
+        """Answer ``stream`` with what ``work`` makes of ``body``, or raises."""
+        connection = port.connection
+        if connection is None:
+            return
+        if port.running >= _REQUESTS_MAX:
+            message = f"{port.running} requests of this connection wait already; at most that many"
+            error = OverloadedError(message, retry_after=0.05)
+            connection.send(kind, stream, _error_body(error, kind))
+            return
+        port.running += 1
 
         async def answer() -> None:
             try:
-                body = await work
+                found = await work(body)
                 try:
-                    connection.send(kind, stream, body)
+                    connection.send(kind, stream, found)
                 except ProtocolError as error:
-                    raise _too_large(ProtocolError, body) from error
+                    raise _too_large(ProtocolError, found) from error
             except OutlastError as error:
-                body = encode_error_reply(error) if kind is Kind.REPLY else _ENCODE(_sorry(error))
-                connection.send(kind, stream, body)
+                connection.send(kind, stream, _error_body(error, kind))
+            except Exception as error:
+                told = IndefiniteError(f"{type(error).__name__}: {error}")
+                connection.send(kind, stream, _error_body(told, kind))
+                raise  # a bug of ours: whoever asked knows, and so must whoever runs the node
+            finally:
+                port.running -= 1
 
         self.world.spawn.task(answer(), name=f"answer {stream}")
 
@@ -145,6 +169,8 @@ class Service:
     async def register(self, body: bytes) -> bytes:
         """Open a session."""
         ttl = _decode(_REGISTER, body, "register").ttl
+        if not 0 <= ttl <= _TTL_MAX:  # not a number is neither
+            raise ConfigError(f"ttl {ttl} s: give 0 for the default, to {_TTL_MAX:g}")
         session = await self.replica.register(ttl)
         return encode_reply(Reply(0, session, b"", _ENCODE(session)))
 
@@ -162,9 +188,9 @@ class Service:
         if not authority.mine:
             hint = node_of(authority.holder) if authority.holder is not None else None
             raise ElsewhereError("this node does not lead", hint=hint)
-        deadline = Deadline.after(
-            min(request.timeout, _REQUEST_TIMEOUT), self.world.clock.monotonic_ns()
-        )
+        asked = request.timeout
+        timeout = asked if 0 < asked < _REQUEST_TIMEOUT else _REQUEST_TIMEOUT
+        deadline = Deadline.after(timeout, self.world.clock.monotonic_ns())
         message, facts = await self._carry_out(request, deadline)
         return _ENCODE(Answer("", message, facts))
 
@@ -255,29 +281,43 @@ def _sorry(error: OutlastError) -> Answer:
     return Answer(type(error).__name__, str(error), {}, hint)
 
 
+def _error_body(error: OutlastError, kind: Kind) -> bytes:
+    return encode_error_reply(error) if kind is Kind.REPLY else _ENCODE(_sorry(error))
+
+
 def _nowhere(kind: int, stream: int, body: bytes) -> None:
     """Drop an answer: the connection is not there yet."""
 
 
-class _ClientPort:
+class _Port:
+    """One connection; ``running`` requests on it are not answered yet."""
+
+    __slots__ = ("connection", "running")
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+        self.running = 0
+
+
+class _ClientPort(_Port):
     """One client's connection."""
 
-    __slots__ = ("_connection", "_handlers", "_number", "_send", "_service", "_submit")
+    __slots__ = ("_handlers", "_number", "_send", "_service", "_submit")
 
     def __init__(self, service: Service) -> None:
+        super().__init__()
         self._service = service
         self._submit = service.replica.submit
         self._number = 0
         self._send: Callable[[int, int, bytes], Any] = _nowhere
-        self._connection: Connection | None = None
-        self._handlers: dict[int, Callable[[bytes], Awaitable[bytes]]] = {
+        self._handlers: dict[int, Work] = {
             Kind.QUERY: service.query,
             Kind.REGISTER: service.register,
             Kind.RESOLVE: service.resolve,
         }
 
     def opened(self, connection: Connection) -> None:
-        self._connection = connection
+        self.connection = connection
         self._send = connection.send
         self._number = self._service.joined(connection)
 
@@ -285,12 +325,12 @@ class _ClientPort:
         if kind == _COMMAND:
             self._submit(body, partial(self._answer, stream))
             return
-        connection = self._connection
+        connection = self.connection
         if connection is None:
             return
         handler = self._handlers.get(kind)
         if handler is not None:
-            self._service.run(connection, stream, handler(body), Kind.REPLY)
+            self._service.run(self, stream, handler, body, Kind.REPLY)
         elif kind == Kind.STATUS:
             facts = self._service.host.status()
             connection.send(Kind.ANSWER, stream, _ENCODE(Answer("", "", facts)))
@@ -305,28 +345,27 @@ class _ClientPort:
             self._send(_REPLY_KIND, stream, encode_error_reply(_too_large(ReplyLostError, reply)))
 
     def closed(self, error: BaseException | None) -> None:
-        self._connection = None
+        self.connection = None
         self._service.left(self._number)
 
 
-class _AdminPort:
+class _AdminPort(_Port):
     """One administrator's connection, or that of a node that asks to be admitted."""
 
+    __slots__ = ("_service", "_work")
+
     def __init__(self, service: Service, scope: Scope) -> None:
+        super().__init__()
         self._service = service
-        self._scope = scope
-        self._connection: Connection | None = None
+        self._work = partial(service.administer, scope=scope)
 
     def opened(self, connection: Connection) -> None:
-        self._connection = connection
+        self.connection = connection
 
     def frame(self, kind: int, stream: int, body: bytes) -> None:
-        if self._connection is None:
-            return
         if kind != Kind.ADMIN:
             raise ProtocolError(f"unknown kind {kind} on channel {ADMIN_CHANNEL}")
-        work = self._service.administer(body, self._scope)
-        self._service.run(self._connection, stream, work, Kind.ANSWER)
+        self._service.run(self, stream, self._work, body, Kind.ANSWER)
 
     def closed(self, error: BaseException | None) -> None:
-        self._connection = None
+        self.connection = None
