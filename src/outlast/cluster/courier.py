@@ -22,6 +22,7 @@ from outlast.kernel import (
     Deadline,
     DeadlineError,
     OutlastError,
+    ProtocolError,
     SessionExpiredError,
     TimerHandle,
     TooLateError,
@@ -268,7 +269,12 @@ class Courier:
         call.sent_to = link
         call.sent_ns = self._clock_ns()
         call.waiting = False
-        link.send(call.kind, call.stream, call.body())
+        try:
+            link.send(call.kind, call.stream, call.body())
+        except ProtocolError as error:  # too large for a frame: it ends alone, others go on
+            call.sent_to = None
+            self._end(call, error)
+            return
         if self._watch is None and not call.pinned:
             self._watch = self._world.timers.call_at(call.sent_ns + _SILENCE_NS, self._on_watch)
 
