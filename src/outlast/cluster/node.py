@@ -185,7 +185,7 @@ class Node:
             Runner(self._spec),
             store,
             me=identity.replica,
-            settings=self._settings.replica,
+            settings=replace(self._settings.replica, cluster=identity.cluster),
         )
         self._watch(log.failed, self._replica.failed)
         await self._replica.start()

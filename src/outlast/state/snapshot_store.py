@@ -279,7 +279,10 @@ class DiskSnapshotStore:
         except msgspec.MsgspecError as error:
             raise CorruptionError(f"no manifest: {error}", file=path) from error
         if manifest.format > _FORMAT:
-            raise DataError(f"{path}: snapshot format {manifest.format}; known is {_FORMAT}")
+            raise DataError(
+                f"{path}: format {manifest.format} is newer than this version of outlast reads"
+                f" ({_FORMAT}): upgrade outlast on this machine"
+            )
         if digest_of(manifest.sums) != manifest.digest:
             raise CorruptionError("the manifest's digest is not that of its chunks", file=path)
         return manifest
