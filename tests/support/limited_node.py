@@ -17,11 +17,11 @@ from outlast.state.core.limits import Limits
 _made = node.Node.__init__
 
 
-def _limited(self: Any, world: Any, machine: Any, settings: Any) -> None:
+def _limited(self: Any, world: Any, machine: Any, settings: Any, **more_settings: Any) -> None:
     limits = Limits(**json.loads(os.environ.get("OUTLAST_TEST_LIMITS", "{}")))
     more = json.loads(os.environ.get("OUTLAST_TEST_REPLICA", "{}"))
     replica = replace(settings.replica, limits=limits, **more)
-    _made(self, world, machine, replace(settings, replica=replica))
+    _made(self, world, machine, replace(settings, replica=replica), **more_settings)
 
 
 if __name__ == "__main__":
