@@ -4,6 +4,7 @@ import pytest
 
 from outlast.cluster.core.call import Fail, Finish, GoTo, Reopen, WaitAndRepeat, next_step
 from outlast.kernel import (
+    BarredError,
     CommandTypeError,
     DeadlineError,
     DiskFullError,
@@ -13,13 +14,14 @@ from outlast.kernel import (
     LogFailedError,
     LostError,
     OverloadedError,
+    SealedError,
     SessionExpiredError,
     UnavailableError,
 )
 
 
-def after(status, error, *, maybe=False, repeatable=True):
-    return next_step(status, error, maybe=maybe, repeatable=repeatable)
+def after(status, error, *, maybe=False, repeatable=True, applied=True):
+    return next_step(status, error, maybe=maybe, repeatable=repeatable, applied=applied)
 
 
 def test_a_result_and_a_raised_command_both_finish():
@@ -60,3 +62,16 @@ def test_an_expired_session_is_reopened_only_if_no_attempt_is_unaccounted_for():
     step = after(2, SessionExpiredError(), maybe=True)
     assert isinstance(step, Fail)
     assert isinstance(step.error, IndefiniteError)
+
+
+def test_a_refusal_before_the_log_says_nothing_of_an_earlier_attempt():
+    sealed = SealedError("sealed", next=b"")
+    assert after(2, sealed, applied=False) == Fail(sealed)
+    step = after(2, sealed, maybe=True, applied=False)
+    assert isinstance(step, Fail)
+    assert isinstance(step.error, IndefiniteError)
+
+
+def test_what_applying_the_log_answered_is_definite_for_every_attempt():
+    barred = BarredError("it will never run")
+    assert after(2, barred, maybe=True, applied=True) == Fail(barred)

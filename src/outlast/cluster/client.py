@@ -36,7 +36,6 @@ from outlast.state import (
     StateMachine,
     current_idempotency_key,
     decode_error,
-    final_error,
     machine_spec,
     result_of,
 )
@@ -113,6 +112,7 @@ class Client(Generic[M]):
         if self._settling is not None:
             self._settling.cancel()
         self._courier.close()
+        await self._courier.links.ended()
 
     def __repr__(self) -> str:
         """Show the leader and what is in flight."""
@@ -227,7 +227,7 @@ class Client(Generic[M]):
                     self._session = None
             except OutlastError as error:
                 answered = error.happened == "no"
-                raise final_error(request, error) from error
+                raise
             finally:
                 self._close_request(session, request, answered)
 

@@ -378,7 +378,10 @@ class Courier:
         if call.sent_to is not link:
             return
         error = decode_reply_error(reply)
-        step = next_step(reply.status, error, maybe=call.maybe, repeatable=call.repeatable)
+        step = next_step(
+            reply.status, error, maybe=call.maybe, repeatable=call.repeatable,
+            applied=reply.index > 0,
+        )  # fmt: skip
         call.sent_to = None
         if isinstance(step, Finish):
             call.future.set_result(reply)

@@ -55,7 +55,14 @@ class Reopen:
 Step = Finish | Fail | GoTo | WaitAndRepeat | Reopen
 
 
-def next_step(status: int, error: OutlastError | None, *, maybe: bool, repeatable: bool) -> Step:
+def next_step(
+    status: int,
+    error: OutlastError | None,
+    *,
+    maybe: bool,
+    repeatable: bool,
+    applied: bool = True,
+) -> Step:
     """Decide what follows an answer.
 
     Args:
@@ -64,6 +71,8 @@ def next_step(status: int, error: OutlastError | None, *, maybe: bool, repeatabl
         maybe: Whether an earlier attempt ended without an answer.
         repeatable: Whether a repeat after an unknown outcome does no harm: a command that its
             session recognises, or a request that changes nothing.
+        applied: Whether applying the log gave the answer. If not, this attempt was refused
+            before it got there, which says nothing of an earlier one.
     """
     if status in {OK, COMMAND_ERROR} or error is None:
         return Finish()
@@ -79,7 +88,10 @@ def next_step(status: int, error: OutlastError | None, *, maybe: bool, repeatabl
     if isinstance(error, LostError):
         return WaitAndRepeat(0.0, error)
     if isinstance(error, DefiniteError):
-        return Fail(error)
+        if not maybe or applied:
+            return Fail(error)
+        message = f"refused ({error}), but an earlier attempt may have been executed"
+        return Fail(IndefiniteError(message))
     if repeatable and error.happened == "maybe":
         return WaitAndRepeat(0.0, error)
     return Fail(error)
