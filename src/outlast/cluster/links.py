@@ -4,8 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from outlast.kernel import OutlastError, World
+from outlast.kernel import OutlastError, TaskHandle, World
 from outlast.wire import Connection, Identity, Security, dial, parse_address
+
+_LEAVE_NS = 250_000_000
+_TURNS = 4
 
 
 class LinkUser(Protocol):
@@ -85,6 +88,7 @@ class Links:
         self._dialling: set[str] = set()
         self.by_address: dict[str, Link] = {}
         self.errors: dict[str, str] = {}
+        self._tasks: dict[str, TaskHandle] = {}
         self._closed = False
 
     def to_node(self, node: str) -> Link | None:
@@ -106,7 +110,7 @@ class Links:
         if link is not None and link.open:
             return
         self._dialling.add(address)
-        self._world.spawn.task(self._dial(address), name=f"dial {address}")
+        self._tasks[address] = self._world.spawn.task(self._dial(address), name=f"dial {address}")
 
     async def _dial(self, address: str) -> None:
         link = Link(address, self._user, clock=self._world.clock.monotonic_ns)
@@ -132,6 +136,7 @@ class Links:
                 self._user.link_down(link)
         finally:
             self._dialling.discard(address)
+            self._tasks.pop(address, None)
             if self._closed:
                 self._abort(link)
 
@@ -149,6 +154,21 @@ class Links:
     def close(self) -> None:
         """Close all links for good."""
         self._closed = True
+        for task in list(self._tasks.values()):
+            task.cancel()
         for link in list(self.by_address.values()):
             if link.connection is not None:
                 link.connection.close()
+
+    async def ended(self) -> None:
+        """Wait until the sockets are closed: TLS takes its leave; cut off what takes long."""
+        clock, timers = self._world.clock, self._world.timers
+        end_ns = clock.monotonic_ns() + _LEAVE_NS
+        while self._tasks or self.open_links():
+            if clock.monotonic_ns() > end_ns:
+                for link in self.open_links():
+                    self._abort(link)
+                break
+            await timers.sleep(0.002)
+        for _ in range(_TURNS):  # aborted transports close their sockets in the next turns
+            await timers.sleep(0)
