@@ -19,6 +19,7 @@ from outlast.kernel import (
     replica_id,
 )
 from outlast.log import Member, Membership
+from outlast.log.files import read_whole, write_atomically
 from outlast.wire import parse_address
 
 FORMAT = 1
@@ -102,13 +103,9 @@ def load_identity(storage: Storage, directory: str) -> NodeIdentity | None:
         DataError: The file is unreadable or of a newer format.
     """
     path = f"{directory}/{FILE}"
-    if not storage.exists(path):
+    raw = read_whole(storage, path)
+    if raw is None:
         return None
-    file = storage.open(path, write=False)
-    try:
-        raw = file.pread(1 << 20, 0)
-    finally:
-        file.close()
     try:
         data = json.loads(raw)
         newest = data["format"]
@@ -154,16 +151,7 @@ def save_identity(storage: Storage, directory: str, identity: NodeIdentity) -> N
         ],
     }
     raw = json.dumps(data, indent=2).encode() + b"\n"
-    path = f"{directory}/{FILE}"
-    file = storage.open(path + ".new", create=True)
-    try:
-        file.truncate(0)
-        file.pwrite(raw, 0)
-        file.fsync()
-    finally:
-        file.close()
-    storage.rename(path + ".new", path)
-    storage.fsync_dir(directory)
+    write_atomically(storage, f"{directory}/{FILE}", raw)
 
 
 def parse_peers(text: str) -> dict[NodeId, str]:

@@ -20,6 +20,7 @@ from outlast.cluster.identity import (
     save_identity,
 )
 from outlast.kernel import ClusterId, ConfigError, DataError, NodeId, Prng, Storage
+from outlast.log.files import read_whole, write_atomically
 
 FORMAT = 1
 FILE = "cluster.json"
@@ -109,13 +110,9 @@ def load_plan(storage: Storage, data: str) -> LocalPlan | None:
         DataError: Definite. Unreadable, or of a newer format.
     """
     path = f"{data}/{FILE}"
-    if not storage.exists(path):
+    raw = read_whole(storage, path)
+    if raw is None:
         return None
-    file = storage.open(path, write=False)
-    try:
-        raw = file.pread(1 << 20, 0)
-    finally:
-        file.close()
     try:
         row = json.loads(raw)
         newest = row["format"]
@@ -194,16 +191,7 @@ def _save_plan(storage: Storage, data: str, plan: LocalPlan) -> None:
         "addresses": dict(plan.addresses),
         "http": dict(plan.http),
     }
-    path = f"{data}/{FILE}"
-    file = storage.open(path + ".new", create=True)
-    try:
-        file.truncate(0)
-        file.pwrite(json.dumps(row, indent=2).encode() + b"\n", 0)
-        file.fsync()
-    finally:
-        file.close()
-    storage.rename(path + ".new", path)
-    storage.fsync_dir(data)
+    write_atomically(storage, f"{data}/{FILE}", json.dumps(row, indent=2).encode() + b"\n")
 
 
 def free_ports(count: int) -> list[int]:

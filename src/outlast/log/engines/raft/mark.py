@@ -5,11 +5,14 @@ seal, admission), which the driver does not read. It is replaced as a whole: wri
 synced, renamed, directory synced.
 """
 
+from functools import partial
+
 import crc32c
 import msgspec
 
 from outlast.kernel import CorruptionError, DataError, ReplicaId, World
 from outlast.log.api import Member, Membership
+from outlast.log.files import read_whole, write_atomically
 
 NAME = "mark"
 _FORMAT = 1
@@ -49,7 +52,8 @@ class MarkFile:
             CorruptionError: Its checksum or form is wrong.
             DataError: Definite. A newer version of outlast wrote it.
         """
-        data = await self._world.offload.run(_LANE, self._read)
+        storage, path = self._world.storage, self.path
+        data = await self._world.offload.run(_LANE, lambda: read_whole(storage, path))
         if data is None:
             return False
         if len(data) < 5:
@@ -93,29 +97,7 @@ class MarkFile:
         ]
         body = _encoder.encode(_Content(_FORMAT, bootstrap.version, members, mark))
         data = crc32c.crc32c(body).to_bytes(4, "little") + body
-        await self._world.offload.run(_LANE, lambda: self._replace(data))
+        storage, path = self._world.storage, self.path
+        before = partial(self._world.fault_point, "raft.before_mark_rename")
+        await self._world.offload.run(_LANE, lambda: write_atomically(storage, path, data, before))
         self.mark = mark
-
-    def _read(self) -> bytes | None:
-        storage = self._world.storage
-        if not storage.exists(self.path):
-            return None
-        file = storage.open(self.path, write=False)
-        try:
-            return file.pread(file.size(), 0)
-        finally:
-            file.close()
-
-    def _replace(self, data: bytes) -> None:
-        storage = self._world.storage
-        beside = f"{self.path}.new"
-        file = storage.open(beside, create=True)
-        try:
-            file.truncate(0)
-            file.pwrite(data, 0)
-            file.fsync()
-        finally:
-            file.close()
-        self._world.fault_point("raft.before_mark_rename")
-        storage.rename(beside, self.path)
-        storage.fsync_dir(self._directory)
