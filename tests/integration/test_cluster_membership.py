@@ -106,9 +106,11 @@ async def test_a_wiped_node_elects_nobody_and_comes_back_as_another(
             line for line in lab.log_text(wiped).splitlines() if "WaitingForAdmission" in line
         )
         assert str(lab.directory(wiped)) in line
-        for node in (leader, wiped):
-            code, body = lab.get(node, "/readyz")
-            assert code == 503, (node, body)
+
+        async def neither_is_ready() -> bool:
+            return all(lab.get(node, "/readyz")[0] == 503 for node in (leader, wiped))
+
+        await lab.until(f"{leader} and {wiped} are not ready", neither_is_ready)
         # The wiped node is asked for nothing and grants nothing, for several elections.
         with pytest.raises(OutlastError):
             async with lab.client(timeout=3.0) as hasty:
@@ -119,13 +121,21 @@ async def test_a_wiped_node_elects_nobody_and_comes_back_as_another(
         assert facts["term"] <= term + 1  # pre-votes fail, so terms stand still
 
         await lab.start(down)
-        replicas = await lab.voters("n1", "n2", "n3")
-        number = int(replicas[wiped].partition("#")[2])
-        assert number >= 2
+
+        async def votes_again() -> int:
+            replicas = await lab.voters("n1", "n2", "n3")
+            number = int(replicas[wiped].partition("#")[2])
+            return number if number >= 2 else 0
+
+        number = await lab.until(f"{wiped} votes under another incarnation", votes_again)
         facts = await lab.status(wiped)
         assert facts is not None
         assert facts["incarnation"] == number
-        assert lab.get(wiped, "/readyz")[0] == 200
+
+        async def is_ready() -> bool:
+            return lab.get(wiped, "/readyz")[0] == 200
+
+        await lab.until(f"{wiped} is ready", is_ready)
 
         # And it counts as much as any other: it carries the cluster with the one that was
         # down, and with the old leader.

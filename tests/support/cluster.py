@@ -307,6 +307,7 @@ async def loaded(
     yield load
 
 
-def members(facts: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return the members that a status names, by replica."""
-    return {row["replica"]: row for row in facts["members"]}
+def member_row(facts: Mapping[str, Any] | None, node: str) -> Mapping[str, Any]:
+    """Return what a status says of the member ``node``."""
+    assert facts is not None
+    return next(row for row in facts["members"] if row["node"] == node)

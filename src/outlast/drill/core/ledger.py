@@ -43,6 +43,8 @@ class Account:
                 f"{self.name}: {amount} was acknowledged with {left} left where"
                 f" {self.balance} was due: a transfer was {word}"
             )
+            self.balance = left  # one fault counts once
+            self.unknown.clear()
         if problem is None and self.unknown and left != self.balance:
             self._settle(left)
         return problem
