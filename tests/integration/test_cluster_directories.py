@@ -117,7 +117,7 @@ async def test_a_directory_that_is_in_use_is_refused_before_anything_is_touched(
     async with running(tmp_path) as trio:
         name = trio.follower()
         twin = Node(trio.world, Kv, replace(trio.settings[name]))
-        with pytest.raises(DataError, match=f"{name}: a node runs in it already"):
+        with pytest.raises(DataError, match=f"{name}: already open elsewhere"):
             await twin.start()
         await twin.stop()
         await trio.nodes[name].stop()

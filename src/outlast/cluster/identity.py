@@ -91,7 +91,10 @@ def lock_directory(storage: Storage, directory: str) -> File:
     file = storage.open(f"{directory}/{LOCK}", create=True)
     if not file.lock():
         file.close()
-        message = f"{directory}: a node runs in it already: stop that one, or name another --data"
+        message = (
+            f"{directory}: already open elsewhere, a node runs in it: stop that one, or name"
+            " another --data"
+        )
         raise DataError(message)
     return file
 
