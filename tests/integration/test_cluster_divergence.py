@@ -60,4 +60,4 @@ async def test_a_flipped_value_is_found_by_digest_and_the_replica_comes_back_who
 async def _until(condition, seconds: float = 20.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
-            await asyncio.sleep(0.02)
+            await make_world().timers.sleep(0.02)

@@ -13,13 +13,17 @@ MEMBERS = [Member(name, f"{name}:1") for name in NAMES]
 
 
 def status(
-    name: str, digests: dict[int, bytes], snapshot: bytes | None = None, poisoned: int = 0
+    name: str,
+    digests: dict[int, bytes],
+    snapshot: bytes | None = None,
+    poisoned: int = 0,
+    begins: int | None = 0,
 ) -> ReplicaStatus:
     ref = None
     if snapshot is not None:
         ref = SnapshotRef(LogIndex(4096), Term(1), 10, snapshot, 1)
     return ReplicaStatus(
-        me=name, applied=9, digest=b"", digests=tuple(digests.items()), log_time_ns=0, age_ns=0,
+        me=name, applied=9, digest=b"", digests=tuple(digests.items()), comparable_from=begins, log_time_ns=0, age_ns=0,
         system_epoch=0, system_holder="", holds_system=False, machine_version=1, session_count=0,
         key_count=0, lease_count=0, replicas=(), waiting_count=0, pending_bytes=0, entry_count=0,
         command_count=0, snapshot=ref, snapshot_busy=False, log_first=1, poisoned=poisoned,
@@ -52,8 +56,9 @@ class Trio:
         digests: dict[int, bytes],
         snapshot: bytes | None = None,
         poisoned: int = 0,
+        begins: int | None = 0,
     ) -> None:
-        self.nodes[name].tell(status(name, digests, snapshot, poisoned), MEMBERS)
+        self.nodes[name].tell(status(name, digests, snapshot, poisoned, begins), MEMBERS)
 
 
 def test_replicas_that_agree_condemn_nobody():
@@ -138,3 +143,21 @@ def test_an_unchanged_report_is_repeated_for_members_that_started_since():
     for _ in range(11):
         trio.tell(NAMES[0], {1024: b"same"})
     assert heard.count("n2#1") == 2
+
+
+def test_a_replica_that_runs_another_version_is_neither_judged_nor_judge():
+    trio = Trio()
+    trio.tell(NAMES[0], {1024: b"old"}, b"old")
+    trio.tell(NAMES[1], {1024: b"old"}, b"old")
+    trio.tell(NAMES[2], {1024: b"new"}, b"new", begins=None)
+    assert trio.condemned == []
+
+
+def test_digests_from_before_a_version_came_into_force_are_not_compared():
+    trio = Trio()
+    for name, digest in zip(NAMES, (b"a", b"a", b"b"), strict=True):
+        trio.tell(name, {1024: digest, 8192: b"same"}, digest, begins=5000)
+    assert trio.condemned == []
+    for name, digest in zip(NAMES, (b"a", b"a", b"b"), strict=True):
+        trio.tell(name, {9216: digest}, begins=5000)
+    assert trio.condemned == ["n3#1"]

@@ -45,6 +45,18 @@ class Report(msgspec.Struct, array_like=True, frozen=True):
 _REPORT = msgspec.msgpack.Decoder(Report)
 
 
+def comparable(
+    status: ReplicaStatus, digests: Sequence[tuple[int, bytes]]
+) -> list[tuple[int, bytes]]:
+    """Return those of ``digests`` that must be equal on all replicas.
+
+    None while this replica runs another version of the machine than is in force, and none from
+    before that version came into force: states of two shapes have two digests.
+    """
+    begins = status.comparable_from
+    return [] if begins is None else [(i, digest) for i, digest in digests if i > begins]
+
+
 class Comparison:
     """Exchanges and compares digests for one node. Driven from one event loop.
 
@@ -83,10 +95,9 @@ class Comparison:
         self._voters = frozenset(member.replica for member in members if member.voter)
         present = {member.replica for member in members} | {self._me}
         self.reports = {name: row for name, row in self.reports.items() if name in present}
-        snapshot = status.snapshot
         report = Report(
-            list(status.digests[-4:]),
-            [(snapshot.index, snapshot.digest)] if snapshot is not None else [],
+            comparable(status, status.digests[-4:]),
+            comparable(status, [(s.index, s.digest)] if (s := status.snapshot) else []),
             self._row,
             status.poisoned,
         )

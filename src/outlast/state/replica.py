@@ -345,6 +345,7 @@ class Replica:
             applied=self.applied,
             digest=system.digest,
             digests=tuple(applier.digests),
+            comparable_from=system.comparable_from,
             log_time_ns=system.time.ns,
             age_ns=self._world.clock.monotonic_ns() - applier.fresh_ns,
             system_epoch=row.epoch if row else 0,
@@ -431,6 +432,9 @@ class Replica:
 
     def _compare(self, mark: MarkBody) -> None:
         own = dict(self._applier.digests).get(mark.index)
+        begins = self.system.comparable_from
+        if begins is None or mark.index <= begins:
+            return
         if own is not None and own != mark.digest:
             event = DigestDiffered(level="error", index=mark.index, replica=mark.replica)
             self._world.events.emit(event)

@@ -174,13 +174,14 @@ class MachineSpec:
         """Return the CommandErrors that the machine's modules define or import, by name."""
         found: dict[str, type[CommandError]] = {}
         modules = {c.__module__ for c in self.cls.__mro__ if issubclass(c, StateMachine)}
-        for error in _subclasses(CommandError):
-            if error.__module__ in modules:
-                found.setdefault(error.__name__, error)
         for module in sorted(modules):
             for value in list(vars(sys.modules.get(module, msgspec)).values()):
                 if isinstance(value, type) and issubclass(value, CommandError):
                     found.setdefault(value.__name__, value)
+        # Of classes that were made again (a notebook's cell, a reload) the last one counts.
+        for error in reversed(list(_subclasses(CommandError))):
+            if error.__module__ in modules:
+                found.setdefault(error.__name__, error)
         return found
 
     def table_shapes(self) -> Iterator[TableShape]:

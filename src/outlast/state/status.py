@@ -14,6 +14,7 @@ class ReplicaStatus:
     applied: int
     digest: bytes
     digests: tuple[tuple[int, bytes], ...]
+    comparable_from: int | None
     log_time_ns: int
     age_ns: int
     system_epoch: int

@@ -177,6 +177,8 @@ def _spell(shape: shapes.Type, above: tuple[Any, ...]) -> str:
         return f"{shape.cls.__name__}({fields})"
     if isinstance(shape, shapes.EnumType):
         return f"{shape.cls.__name__}({', '.join(_member(item) for item in shape.cls)})"
+    if isinstance(shape, shapes.NoneType):
+        return "None"
     if isinstance(shape, shapes.LiteralType):
         return f"Literal[{', '.join(repr(value) for value in shape.values)}]"
     return type(shape).__name__.removesuffix("Type").lower()

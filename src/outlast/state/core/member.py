@@ -14,12 +14,13 @@ from outlast.state.core.operation import Announce
 class MemberTable:
     """Rows of all replicas, and the active versions. Deterministic."""
 
-    __slots__ = ("format_version", "machine_version", "rows")
+    __slots__ = ("format_version", "machine_version", "raised_at", "rows")
 
     def __init__(self) -> None:
         self.rows: dict[str, Announce] = {}
         self.machine_version = 0
         self.format_version = 1
+        self.raised_at = 0
 
     def announce(self, row: Announce) -> None:
         """Add or replace a row.
@@ -73,3 +74,4 @@ class VersionState(msgspec.Struct, array_like=True):
     rows: list[Announce]
     machine_version: int
     format_version: int
+    raised_at: int = 0

@@ -178,6 +178,13 @@ class SystemMachine:
         self.skipped = [*self.skipped, index][-_SKIPPED_MAX:]
         self.digest = chain(self.digest, index, (), b"skipped")
 
+    @property
+    def comparable_from(self) -> int | None:
+        """Index above which digests agree on all replicas; ``None`` while versions are mixed."""
+        if self.members.machine_version != self._supported:
+            return None
+        return self.members.raised_at
+
     def run(self, index: int, commands: Sequence[Command]) -> list[Kept]:
         """Execute those of ``commands`` that are new; return the reply of each, in order.
 
@@ -267,6 +274,11 @@ class SystemMachine:
         self, index: int, header: Header, size: int, applied: Applied, changes: bytes
     ) -> None:
         self.index = index
+        if index == self.members.raised_at:
+            # While programs of two versions ran, their states had two shapes and their chains
+            # two values. From here on all have the new shape: the chain begins anew.
+            self.digest = b""
+            changes = b""
         self.digest = digest = chain(self.digest, index, applied.replies, changes)
         for kept in applied.replies:
             if kept.index == index:
@@ -316,7 +328,7 @@ class SystemMachine:
             case Forget(replica):
                 return self.members.forget(replica)
             case Raise(machine_version, format_version):
-                return self._raise(machine_version, format_version)
+                return self._raise(index, machine_version, format_version)
             case AcquireLease(name, holder, ttl_ns):
                 return self.authority.acquire(name, holder, ttl_ns, now_ns, index)
             case RenewLease(name, token, ttl_ns):
@@ -329,8 +341,11 @@ class SystemMachine:
                 return None
         raise InvariantError(f"entry {index}: operation {body.operation!r} is not handled")
 
-    def _raise(self, machine_version: int, format_version: int) -> list[int]:
+    def _raise(self, index: int, machine_version: int, format_version: int) -> list[int]:
+        before = self.members.machine_version
         self.members.raise_to(machine_version, format_version)
+        if self.members.machine_version != before:
+            self.members.raised_at = index
         return [self.members.machine_version, self.members.format_version]
 
     def _configure(self, limits: Limits) -> None:
@@ -356,6 +371,7 @@ class SystemMachine:
                 list(self.members.rows.values()),
                 self.members.machine_version,
                 self.members.format_version,
+                self.members.raised_at,
             ),
             list(self.authority.epochs.values()),
             list(self.authority.leases.values()),
@@ -389,6 +405,7 @@ class SystemMachine:
         self.members.rows = {row.replica: row for row in state.versions.rows}
         self.members.machine_version = state.versions.machine_version
         self.members.format_version = state.versions.format_version
+        self.members.raised_at = state.versions.raised_at
         self.authority.epochs = {row.role: row for row in state.epochs}
         self.authority.leases = {row.name: row for row in state.leases}
         self.sessions.restore(state.sessions)
