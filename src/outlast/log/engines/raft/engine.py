@@ -134,7 +134,10 @@ class RaftLog:
         )
         kept = snapshots if snapshots is not None else NoSnapshots()
         try:
-            recovered = store.recovered(kept.latest(), may_vote=may_vote)
+            # Reads the whole log, and the newest snapshot: beside the loop.
+            recovered = await world.offload.run(
+                lane, lambda: store.recovered(kept.latest(), may_vote=may_vote)
+            )
             now_ns = world.clock.monotonic_ns()
             prng = world.prng.fork()
             node = RaftNode(me, settings.raft, recovered, store, prng, now_ns)
