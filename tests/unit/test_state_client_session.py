@@ -6,13 +6,10 @@ import msgspec
 import pytest
 
 from outlast.kernel import (
-    BarredError,
     CommandError,
     ConfigError,
     ElsewhereError,
-    IndefiniteError,
     OverloadedError,
-    SessionExpiredError,
     happened,
 )
 from outlast.state import (
@@ -24,7 +21,6 @@ from outlast.state import (
     decode_reply_error,
     encode_error_reply,
     encode_reply,
-    final_error,
     idempotency_key,
     result_of,
 )
@@ -76,18 +72,6 @@ def test_a_request_that_was_given_up_is_in_the_way_until_it_is_resolved() -> Non
     window.resolved(1)
     assert window.unresolved == []
     assert window.ack_below == 3
-
-
-def test_a_definite_error_after_an_unknown_attempt_is_not_definite() -> None:
-    request = RequestWindow(9).begin("add", b"")
-    expired = SessionExpiredError("gone")
-    assert final_error(request, expired) is expired
-    request.maybe = True
-    told = final_error(request, expired)
-    assert isinstance(told, IndefiniteError)
-    assert told.__cause__ is expired
-    barred = BarredError("barred")
-    assert final_error(request, barred) is barred
 
 
 def test_an_error_crosses_the_wire_in_its_class_with_its_fields() -> None:

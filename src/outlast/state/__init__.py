@@ -8,7 +8,6 @@ from outlast.state.context import CommandRandom, Context
 from outlast.state.core.client_session import (
     RequestWindow,
     current_idempotency_key,
-    final_error,
     idempotency_key,
     result_of,
 )
@@ -96,7 +95,6 @@ __all__ = [
     "encode_error",
     "encode_error_reply",
     "encode_reply",
-    "final_error",
     "idempotency_key",
     "lint_machine",
     "load_machine",

@@ -6,9 +6,7 @@ Used by every client, in this process or over the network; it does no I/O. The r
 - at most ``window`` requests are unanswered; ``ack_below`` on each attempt is the lowest
   unanswered number, so the replicas may forget the answers below it;
 - a request that was given up without an answer (deadline, cancellation) stays in the way
-  of ``ack_below`` until ``Resolve`` has told what became of it, or barred it;
-- a definite error after an attempt that ended without an answer is not definite: the first
-  attempt may have had its effect. It is told as indefinite.
+  of ``ack_below`` until ``Resolve`` has told what became of it, or barred it.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,15 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from outlast.kernel import (
-    BarredError,
-    ConfigError,
-    IndefiniteError,
-    OutlastError,
-    OverloadedError,
-    happened,
-    invariant,
-)
+from outlast.kernel import ConfigError, OutlastError, OverloadedError, invariant
 from outlast.state.core.envelope import encode_command
 from outlast.state.core.key import KEY_CHARACTERS_MAX
 from outlast.state.core.reply import COMMAND_ERROR, OK, Reply, decode_reply_error
@@ -62,7 +52,7 @@ def idempotency_key(key: str) -> Iterator[None]:
 class Request:
     """One request through all its attempts."""
 
-    __slots__ = ("args", "attempt_count", "key", "maybe", "name", "seq")
+    __slots__ = ("args", "attempt_count", "key", "name", "seq")
 
     def __init__(self, seq: int, name: str, args: bytes, key: str) -> None:
         self.seq = seq
@@ -70,7 +60,6 @@ class Request:
         self.args = args
         self.key = key
         self.attempt_count = 0
-        self.maybe = False
 
 
 class RequestWindow:
@@ -161,18 +150,6 @@ class RequestWindow:
         while low < self._next and low not in opened and low not in unresolved:
             low += 1
         self._ack_below = low
-
-
-def final_error(request: Request, error: OutlastError) -> OutlastError:
-    """Return what to tell the caller: a definite error may be hiding an earlier attempt."""
-    if not request.maybe or happened(error) != "no" or isinstance(error, BarredError):
-        return error
-    told = IndefiniteError(
-        f"request {request.seq} ended with {type(error).__name__} ({error}), but an earlier "
-        "attempt may have taken effect"
-    )
-    told.__cause__ = error
-    return told
 
 
 def result_of(
