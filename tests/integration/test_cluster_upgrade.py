@@ -98,13 +98,14 @@ async def test_a_rolling_upgrade_that_renames_a_field_condemns_nobody(tmp_path: 
                 nodes[name] = make(name, Second)
                 await nodes[name].start()
                 await work(30)
+                await world.timers.sleep(1.2)  # two looks of each node at the others' digests
             await _until(
                 lambda: all(n.status()["machine_version_active"] == 2 for n in nodes.values())
             )
             assert await client.call_json("double", {"name": "visits"}) == due * 2
             due *= 2
             await work(30)
-            await asyncio.sleep(1.5)
+            await world.timers.sleep(1.2)
             for name, node in nodes.items():
                 facts = node.status()
                 assert facts["phase"] == "serving", name
