@@ -26,7 +26,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self.sessions = iter((100, 199))
-        self.answers: dict[tuple[int, int], asyncio.Future[Reply]] = {}
+        self.links = self
         self.barred: list[tuple[int, int]] = []
         self.hold = asyncio.Event()
         self.hold.set()
@@ -36,6 +36,9 @@ class Cluster:
 
     def close(self) -> None:
         self.closed = True
+
+    async def ended(self) -> None:
+        """No sockets to wait for."""
 
     async def request(
         self, kind: Kind, body: Callable[[], bytes], deadline: Deadline, **_: Any
