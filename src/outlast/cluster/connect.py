@@ -86,9 +86,8 @@ def connect(
     if not timeout > 0:
         message = f"connect: timeout is {timeout!r}; give seconds above 0, such as 10.0"
         raise ConfigError(message)
-    if machine is not None and not (
-        isinstance(machine, type) and issubclass(machine, StateMachine)
-    ):
+    given: object = machine
+    if given is not None and not (isinstance(given, type) and issubclass(given, StateMachine)):
         message = (
             f"connect: {machine!r} is not a StateMachine class; give the class itself, such as"
             " Bank, or None for call_json"

@@ -14,6 +14,7 @@ from outlast.kernel import (
     ConfigError,
     ConnectionLostError,
     DataError,
+    DeadlineError,
     ElsewhereError,
     HandshakeError,
     NodeId,
@@ -90,7 +91,9 @@ async def ask(
         asker.answer.cancel()
         connection.close()
     if answer.error:
-        raise kernel_error(answer.error, answer.message, hint=answer.hint)
+        raise kernel_error(
+            answer.error, answer.message, hint=answer.hint, address=answer.facts.get("address")
+        )
     return answer
 
 
@@ -124,7 +127,8 @@ async def administer(
     """
     request = AdminRequest(op, node, address, timeout)
     reasons = []
-    for candidate in addresses:
+    candidates = list(addresses)
+    for candidate in candidates:  # grows by what the members tell
         try:
             answer = await ask(
                 world,
@@ -134,7 +138,16 @@ async def administer(
                 identity=Identity(node="admin", purpose="admin"),
                 security=security or Security(),
             )
-        except (ElsewhereError, HandshakeError, UnavailableError, OSError) as error:
+        except TimeoutError as error:
+            message = f"{candidate} did not answer in {timeout:g} s; {op} may have happened"
+            raise DeadlineError(message) from error
+        except ElsewhereError as error:
+            told = getattr(error, "address", "")
+            if told and told not in candidates:
+                candidates.append(told)
+            reasons.append(f"{candidate}: {error}")
+            continue
+        except (HandshakeError, UnavailableError, OSError) as error:
             reasons.append(f"{candidate}: {error}")
             continue
         return answer.message, answer.facts

@@ -351,6 +351,11 @@ class Node:
             )
             raise DataError(message)
 
+    @property
+    def cluster(self) -> str:
+        """Id of the cluster, empty while it is not known."""
+        return self._identity.cluster if self._identity is not None else ""
+
     def admission_facts(self, replica: ReplicaId) -> dict[str, object]:
         """Return what a node needs to start as ``replica``."""
         identity = self._identity
@@ -396,6 +401,9 @@ class Node:
             return Status.FAILED, self._phase
         if self._log.authority.holder is None:
             return Status.FAILED, "no leader is known"
+        me = self._identity.replica if self._identity is not None else ""
+        if all(member.replica != me for member in self._log.membership.members):
+            return Status.FAILED, "not a member: it was removed, or is not yet admitted"
         return Status.OK, "a leader is known"
 
     def _serve_gateway(self) -> None:
@@ -472,18 +480,22 @@ async def run(
     node: Node, *, until: "asyncio.Event", notify: Callable[[str], None] = lambda _: None
 ) -> BaseException | None:
     """Run ``node`` until ``until`` is set or it fails; returns the failure, if any."""
+    stop = asyncio.ensure_future(until.wait())
+    start = asyncio.ensure_future(node.start())
+    failure: asyncio.Future[BaseException] | None = None
     try:
-        await node.start()
+        await asyncio.wait({stop, start}, return_when=asyncio.FIRST_COMPLETED)
+        if not start.done():
+            return None  # asked to stop while it waited, for admission for example
+        start.result()
         notify("ready")
-        stop = asyncio.ensure_future(until.wait())
         failure = asyncio.ensure_future(node.failed())
         await asyncio.wait({stop, failure}, return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        if failure.done():
-            return failure.result()
-        failure.cancel()
-        return None
+        return failure.result() if failure.done() else None
     finally:
+        for task in (stop, start, failure):
+            if task is not None:
+                task.cancel()
         try:
             await asyncio.wait_for(node.stop(), 10.0)
         except (TimeoutError, OutlastError) as error:

@@ -64,6 +64,11 @@ class Host(Protocol):
         """Return the node's status."""
         ...
 
+    @property
+    def cluster(self) -> str:
+        """Id of the cluster."""
+        ...
+
     def admission_facts(self, replica: ReplicaId) -> dict[str, object]:
         """Return what a node needs to start as ``replica``."""
         ...
@@ -186,13 +191,24 @@ class Service:
             raise ProtocolError(f"{request.op!r} needs the scope admin")
         authority = self.log.authority
         if not authority.mine:
-            hint = node_of(authority.holder) if authority.holder is not None else None
-            raise ElsewhereError("this node does not lead", hint=hint)
+            raise self._elsewhere(authority)
         asked = request.timeout
         timeout = asked if 0 < asked < _REQUEST_TIMEOUT else _REQUEST_TIMEOUT
         deadline = Deadline.after(timeout, self.world.clock.monotonic_ns())
         message, facts = await self._carry_out(request, deadline)
         return _ENCODE(Answer("", message, facts))
+
+    def _peers(self) -> str:
+        rows = {node_of(m.replica): m.address for m in self.log.membership.members}
+        return ",".join(f"{node}={address}" for node, address in rows.items())
+
+    def _elsewhere(self, authority: AuthorityChange) -> ElsewhereError:
+        hint = node_of(authority.holder) if authority.holder is not None else None
+        error = ElsewhereError("this node does not lead", hint=hint)
+        for member in self.log.membership.members:
+            if member.replica == authority.holder:
+                error.__dict__["address"] = member.address
+        return error
 
     async def _carry_out(
         self, request: AdminRequest, deadline: Deadline
@@ -214,7 +230,10 @@ class Service:
             return f"admitted as {replica}", self.host.admission_facts(replica)
         if request.op == "member-add":
             members = admission.add(membership, node, request.address)
-            message = f"{node} added: start it now with an empty data directory"
+            message = (
+                f"{node} added: start it with an empty data directory,"
+                f" --peers {self._peers()} and --cluster {self.host.cluster}"
+            )
         elif request.op == "member-remove":
             members = admission.remove(membership, node)
             message = f"{node} removed"
@@ -278,7 +297,11 @@ def _decode(decoder: msgspec.msgpack.Decoder[Any], body: bytes, what: str) -> An
 
 def _sorry(error: OutlastError) -> Answer:
     hint = getattr(error, "hint", None) or ""
-    return Answer(type(error).__name__, str(error), {}, hint)
+    return Answer(type(error).__name__, str(error), {"address": _address(error)}, hint)
+
+
+def _address(error: OutlastError) -> str:
+    return str(getattr(error, "address", ""))
 
 
 def _error_body(error: OutlastError, kind: Kind) -> bytes:

@@ -217,7 +217,7 @@ class Applier:
             return
         self.poisoned = index
         deaths = self.marker.suspects.get(index, 0) if self.marker is not None else 0
-        self._world.events.emit(EntryPoisoned(level="error", index=index, crashes=deaths))
+        self._world.events.emit(EntryPoisoned(index=index, crashes=deaths))
         if not self.held.done():
             self.held.set_result(index)
 
@@ -230,4 +230,4 @@ class Applier:
                 commands = unpack_commands(body, header.command_count, index)
         self.poisoned = 0
         self._system.skip(index, commands)
-        self._world.events.emit(EntrySkipped(level="warning", index=index))
+        self._world.events.emit(EntrySkipped(index=index))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from outlast.kernel import Event
+from outlast.kernel import Event, Level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,7 @@ class SnapshotTaken(Event):
 class SnapshotFailed(Event):
     """A checkpoint could not be written; the log is kept and the next one is tried."""
 
+    level: Level = "warning"
     index: int
     reason: str
 
@@ -42,6 +43,7 @@ class SnapshotFailed(Event):
 class SnapshotRefused(Event):
     """A snapshot on disk is damaged and was set aside; an older one is used."""
 
+    level: Level = "error"
     name: str
     reason: str
 
@@ -59,6 +61,7 @@ class SnapshotLoaded(Event):
 class DigestDiffered(Event):
     """The running digest here differs from the one that another replica marked."""
 
+    level: Level = "error"
     index: int
     replica: str
 
@@ -67,6 +70,7 @@ class DigestDiffered(Event):
 class EntryPoisoned(Event):
     """The process died repeatedly while applying this entry; it waits for an agreed skip."""
 
+    level: Level = "error"
     index: int
     crashes: int
 
@@ -75,6 +79,7 @@ class EntryPoisoned(Event):
 class EntrySkipped(Event):
     """An entry was passed without being executed, as agreed."""
 
+    level: Level = "warning"
     index: int
 
 
@@ -82,5 +87,6 @@ class EntrySkipped(Event):
 class ReplicaFailed(Event):
     """The replica stopped: what it would do next is not certain to be right."""
 
+    level: Level = "error"
     index: int
     reason: str

@@ -436,7 +436,7 @@ class Replica:
         if begins is None or mark.index <= begins:
             return
         if own is not None and own != mark.digest:
-            event = DigestDiffered(level="error", index=mark.index, replica=mark.replica)
+            event = DigestDiffered(index=mark.index, replica=mark.replica)
             self._world.events.emit(event)
 
     def _cut(self, index: int) -> None:
@@ -456,9 +456,7 @@ class Replica:
         for task in self._tasks:
             task.cancel()
         self._world.events.emit(
-            ReplicaFailed(
-                level="error", index=self.system.index, reason=f"{type(error).__name__}: {error}"
-            )
+            ReplicaFailed(index=self.system.index, reason=f"{type(error).__name__}: {error}")
         )
         self._end(UnavailableError(f"this replica has failed: {error}"))
         if not self.failed.done():

@@ -262,7 +262,7 @@ class DiskSnapshotStore:
         if self._storage.exists(f"{path}/{_MANIFEST}"):
             self._storage.rename(f"{path}/{_MANIFEST}", f"{path}/{_BAD}")
             self._storage.fsync_dir(path)
-        self.later(SnapshotRefused(level="error", name=name, reason=reason))
+        self.later(SnapshotRefused(name=name, reason=reason))
 
     def _remove(self, name: str) -> None:
         """Remove a snapshot; first its name, as the rest may stay behind a crash."""

@@ -108,9 +108,7 @@ class Snapshotter:
         except (OutlastError, OSError) as error:
             failure = error
             await writer.abandon()
-            self._world.events.emit(
-                SnapshotFailed(level="warning", index=index, reason=str(error))
-            )
+            self._world.events.emit(SnapshotFailed(index=index, reason=str(error)))
         finally:
             close = getattr(steps, "close", None)
             if close is not None:

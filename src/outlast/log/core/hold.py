@@ -12,7 +12,7 @@ entries and interpolates between marks: a few bytes of memory per megabyte of lo
 from bisect import bisect_left
 from dataclasses import dataclass
 
-from outlast.kernel import ConfigError, Event, LogIndex, TrimmedError
+from outlast.kernel import ConfigError, Event, Level, LogIndex, TrimmedError
 from outlast.log.api import Hold
 
 MARK_BYTES = 64 * 1024
@@ -22,6 +22,7 @@ MARK_BYTES = 64 * 1024
 class HoldReleased(Event):
     """A hold kept more bytes than its limit and was released; its reader may be trimmed."""
 
+    level: Level = "warning"
     name: str
     index: LogIndex
     kept_bytes: int
@@ -87,7 +88,6 @@ class Released:
     def event(self) -> HoldReleased:
         """Return the event that says so."""
         return HoldReleased(
-            level="warning",
             name=self.hold.name,
             index=self.hold.index,
             kept_bytes=self.kept_bytes,

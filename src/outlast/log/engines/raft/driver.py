@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from outlast.kernel import (
     Event,
+    Level,
     LogFailedError,
     LogIndex,
     OutlastError,
@@ -73,6 +74,7 @@ _NEVER = 1 << 63
 class ReplicaStopped(Event):
     """A replica of a Raft log stopped because its disk or its core failed."""
 
+    level: Level = "error"
     replica: ReplicaId
     reason: str
 
@@ -81,6 +83,7 @@ class ReplicaStopped(Event):
 class FrameRefused(Event):
     """A frame from another replica could not be read and was dropped."""
 
+    level: Level = "warning"
     sender: ReplicaId
     reason: str
 
@@ -296,7 +299,7 @@ class RaftDriver:
         self.step(Receive(sender, message))
 
     def _refuse_frame(self, sender: ReplicaId, error: ProtocolError) -> None:
-        self._world.events.emit(FrameRefused(level="warning", sender=sender, reason=str(error)))
+        self._world.events.emit(FrameRefused(sender=sender, reason=str(error)))
 
     def connected(self, replica: ReplicaId, channel: str) -> None:
         """A connection is up: the core goes on from what the peer is known to have."""
@@ -406,7 +409,7 @@ class RaftDriver:
             return
         reason = str(error) or type(error).__name__
         self._stop(LogFailedError(f"replica {self.me} stopped: {reason}"))
-        self._world.events.emit(ReplicaStopped(level="error", replica=self.me, reason=reason))
+        self._world.events.emit(ReplicaStopped(replica=self.me, reason=reason))
         if not self.failed.done():
             self.failed.set_result(error)
 
