@@ -431,7 +431,8 @@ class Node:
 
             self._client = Client(
                 None,
-                [seat.address for seat in self._seats()] or [self._settings.address],
+                [seat.address for seat in self._seats()]
+                or [self._settings.address, *self._settings.peers.values()],
                 world=self._world,
                 routes=self._settings.routes,
                 security=self._settings.security,

@@ -84,11 +84,17 @@ class _Incoming:
     def opened(self, connection: Connection) -> None:
         peer = connection.peer
         self.replica = replica_id(NodeId(peer.node), peer.incarnation)
+        self.peers.incoming[self.replica, self.channel] = self
 
     def frame(self, kind: int, stream: int, body: bytes) -> None:
         self.peers.deliver(self.replica, self.channel, kind, body)
 
     def closed(self, error: BaseException | None) -> None:
+        """Say that the replica is lost, unless it has dialled again meanwhile."""
+        key = (self.replica, self.channel)
+        if self.peers.incoming.get(key) is not self:
+            return
+        del self.peers.incoming[key]
         handler = self.peers.handler
         if handler is not None:
             handler.lost(self.replica, self.channel)
@@ -123,6 +129,7 @@ class Peers:
         self._addresses: dict[ReplicaId, str] = {}
         self._introduced: tuple[Member, ...] = ()
         self._tasks: dict[tuple[ReplicaId, str], TaskHandle] = {}
+        self.incoming: dict[tuple[ReplicaId, str], _Incoming] = {}
         self.handler: PeerHandler | None = None
         self.on_digests: Callable[[ReplicaId, bytes], None] | None = None
         self.problems: dict[str, str] = {}

@@ -13,9 +13,9 @@ import contextlib
 from outlast.cluster.comparison import Comparison
 from outlast.cluster.core.stepping import better_leader
 from outlast.cluster.service import Service
-from outlast.kernel import Deadline, OutlastError, World
+from outlast.kernel import ConfigError, Deadline, OutlastError, World
 from outlast.log.engines.raft import RaftLog
-from outlast.state import Forget, Replica
+from outlast.state import Announce, Forget, Replica
 
 _SECONDS = 0.5
 _HAND_OVER_SECONDS = 2.0
@@ -38,6 +38,7 @@ class Tending:
         self._service = service
         self._comparison = comparison
         self._skipped = 0
+        self._refused: dict[str, Announce] = {}
 
     async def run(self) -> None:
         """Look after the node until cancelled.
@@ -45,7 +46,9 @@ class Tending:
         What waits for its own entry to be applied has a loop of its own: while applying is
         held before an entry to skip, that wait must not keep anybody from proposing the skip.
         """
-        await asyncio.gather(self._watch(), self._keep_members())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch())
+            group.create_task(self._keep_members())
 
     async def _watch(self) -> None:
         while True:
@@ -91,5 +94,9 @@ class Tending:
             await replica.operate(Forget(gone))
         for name in members:
             report = self._comparison.reports.get(name)
-            if report is not None and rows.get(name) != report.row:
+            if report is None or report.row in (rows.get(name), self._refused.get(name)):
+                continue
+            try:
                 await replica.announce(report.row)
+            except ConfigError:
+                self._refused[name] = report.row  # one old program must not hold up the others
