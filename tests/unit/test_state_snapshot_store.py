@@ -1,9 +1,12 @@
 """The snapshot store: whole or absent, verified before it counts, resumed, bounded."""
 
+import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from outlast.host import HostStorage
 from outlast.kernel import ConfigError, CorruptionError, DataError, LogIndex, ProtocolError, Term
 from outlast.log import SnapshotRef
 from outlast.state import DiskSnapshotStore
@@ -108,6 +111,35 @@ async def test_a_missing_chunk_is_damage(tmp_path: Path) -> None:
     await store.open()
     assert store.latest() is None
     assert "is missing" in host.told(SnapshotRefused)[0].reason
+
+
+class Refusing(HostStorage):
+    """A disk that does not let files of some names be opened."""
+
+    def __init__(self, name: str, number: int) -> None:
+        super().__init__()
+        self._name, self._number = name, number
+
+    def open(self, path: str, **given: Any) -> Any:
+        if path.endswith(self._name):
+            raise OSError(self._number, "refused", path)
+        return super().open(path, **given)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
+@pytest.mark.parametrize("name", ["MANIFEST", "chunk-000001"])
+async def test_a_disk_that_refuses_to_read_damages_no_snapshot(
+    tmp_path: Path, name: str, number: int
+) -> None:
+    refs = [await write(Host(str(tmp_path)).store(), index, CHUNKS) for index in (10, 20)]
+    host = Host(str(tmp_path), Refusing(name, number))
+    store = host.store()
+    with pytest.raises(OSError, match=f"refused, while snapshot {20:020d} was read") as caught:
+        await store.open()
+    assert caught.value.errno == number
+    store.tell()
+    assert host.told(SnapshotRefused) == []
+    assert Host(str(tmp_path)).store().refs() == refs
 
 
 async def test_receiving_goes_on_after_a_restart_at_the_chunk_it_had_reached(

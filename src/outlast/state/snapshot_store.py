@@ -140,7 +140,11 @@ class DiskSnapshotStore:
     # --- what the replica uses ---------------------------------------------------------------
 
     async def open(self) -> None:
-        """Read the directory and verify the newest snapshot, setting damaged ones aside."""
+        """Read the directory and verify the newest snapshot, setting damaged ones aside.
+
+        Raises:
+            OSError: One could not be read; it is not taken for damaged, and no other is used.
+        """
         await self._world.offload.run(_LANE, self._manifests)
         self.tell()
 
@@ -250,9 +254,13 @@ class DiskSnapshotStore:
                 if not verified:
                     self.verify(name, manifest)
                     verified = True
-            except (CorruptionError, OSError) as error:
+            except CorruptionError as error:
                 self._set_aside(name, str(error))
                 continue
+            except OSError as error:
+                # Says nothing about what is on the disk: the snapshot may well be whole.
+                message = f"{error.strerror or error}, while snapshot {name} was read; it is kept"
+                raise OSError(error.errno, message, error.filename or path) from error
             found[manifest.ref] = _Kept(manifest, name)
         self._found = found
         return found
