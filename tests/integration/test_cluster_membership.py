@@ -24,7 +24,7 @@ async def test_all_three_nodes_are_replaced_one_by_one_under_load(tmp_path: Path
         for old, new in (("n1", "n4"), ("n2", "n5"), ("n3", "n6")):
             address = lab.new_node(new)
             told = await lab.administer("member-add", new, address)
-            assert told == f"{new} added: start it now with an empty data directory"
+            assert told.startswith(f"{new} added: ")
             await lab.start(new)
             now.append(new)
             await lab.voters(*now)
