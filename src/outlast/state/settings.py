@@ -22,7 +22,8 @@ class ReplicaSettings:
         entry_bytes_max: Most bytes of commands in one entry; the log's own bound also holds.
         entry_commands_max: Most commands in one entry.
         inflight_entries_max: Most entries handed to the log and not yet committed; beyond it
-            commands wait and gather.
+            commands wait and gather into larger entries, each of which costs every replica
+            less than several small ones.
         queue_bytes_max: Most bytes of commands that wait; beyond it they are refused.
         append_seconds: How long an entry may take to commit before its commands are
             answered as indefinite.
@@ -41,7 +42,7 @@ class ReplicaSettings:
     limits: Limits | None = None
     entry_bytes_max: int = 1 << 20
     entry_commands_max: int = 512
-    inflight_entries_max: int = 64
+    inflight_entries_max: int = 4
     queue_bytes_max: int = 16 << 20
     append_seconds: float = 30.0
     slice_seconds: float = 0.005
