@@ -1,13 +1,17 @@
 """Making node directories and the plan of a local cluster."""
 
 import json
+import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from outlast.cluster.identity import load_identity
+from outlast.cluster.identity import load_identity, save_identity
 from outlast.cluster.layout import (
+    LocalPlan,
     draw_cluster_id,
     free_ports,
     hash_seed_of,
@@ -81,16 +85,53 @@ def test_a_local_cluster_has_one_to_nine_nodes(tmp_path: Path, nodes: int) -> No
     assert not (tmp_path / "data").exists()
 
 
-def test_a_start_that_was_cut_short_goes_on_and_a_foreign_node_is_refused(tmp_path: Path) -> None:
+def again(folder: Path, *, cluster: str = "c-2", nodes: int = 3, port: int = 0) -> LocalPlan:
+    return make_plan(
+        STORAGE, str(folder), "bank", nodes=nodes, cluster=ClusterId(cluster), port=port,
+        http_port=0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("made", [["n1"], ["n1", "n2"], ["n1", "n2", "n3"]])
+def test_a_start_that_was_cut_short_is_completed(tmp_path: Path, made: list[str]) -> None:
     first = plan(tmp_path)
     (tmp_path / "cluster.json").unlink()  # as if the start had ended before this was written
-    assert plan(tmp_path) == first
+    for name in {"n1", "n2", "n3"} - set(made):
+        shutil.rmtree(tmp_path / name)
+    if "n3" not in made:  # it ended while it wrote this one
+        (tmp_path / "n3").mkdir()
+        (tmp_path / "n3" / "identity.json.new").write_text("{")
+    second = again(tmp_path)
+    assert second.cluster == "c-1"
+    assert second.addresses == first.addresses
+    assert not set(second.http.values()) & set(second.addresses.values())
+    assert load_plan(STORAGE, str(tmp_path)) == second
+    found = [load_identity(STORAGE, str(tmp_path / name)) for name in ("n1", "n2", "n3")]
+    assert {(one.cluster, one.members) for one in found if one} == {("c-1", found[0].members)}
+    assert None not in found
+
+
+@pytest.mark.parametrize(
+    "change", [{"started": True}, {"condemned": "lost"}, {"cluster": ClusterId("c-3")}]
+)
+def test_nodes_that_have_started_or_disagree_are_refused(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    plan(tmp_path)
+    (tmp_path / "cluster.json").unlink()
+    one = load_identity(STORAGE, str(tmp_path / "n2"))
+    assert one is not None
+    save_identity(STORAGE, str(tmp_path / "n2"), replace(one, **change))
+    with pytest.raises(DataError, match="n1: is node n1 of cluster c-1 already"):
+        again(tmp_path)
+    assert load_plan(STORAGE, str(tmp_path)) is None
+
+
+def test_a_start_with_another_number_of_nodes_does_not_complete_it(tmp_path: Path) -> None:
+    plan(tmp_path)
     (tmp_path / "cluster.json").unlink()
     with pytest.raises(DataError, match="of cluster c-1 already"):
-        make_plan(
-            STORAGE, str(tmp_path), "bank", nodes=3, cluster=ClusterId("c-2"), port=7400,
-            http_port=None,
-        )  # fmt: skip
+        again(tmp_path, nodes=2)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"format": 1}', '{"format": 1, "cluster": 3}'])

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from outlast.cluster.identity import FILE as IDENTITY
 from outlast.cluster.identity import (
     LOCK,
     NodeIdentity,
@@ -19,7 +20,7 @@ from outlast.cluster.identity import (
     load_identity,
     save_identity,
 )
-from outlast.kernel import ClusterId, ConfigError, DataError, NodeId, Prng, Storage
+from outlast.kernel import ClusterId, ConfigError, DataError, NodeId, Prng, Storage, node_of
 from outlast.log.files import read_whole, write_atomically
 
 FORMAT = 1
@@ -68,7 +69,9 @@ def init_node(
             " start it with `outlast node`"
         )
         raise DataError(message)
-    if storage.exists(directory) and any(name != LOCK for name in storage.listdir(directory)):
+    # An identity that a crash kept from its name is none yet.
+    own = (LOCK, f"{IDENTITY}.new")
+    if storage.exists(directory) and any(n not in own for n in storage.listdir(directory)):
         message = f"{directory}: not empty and without identity: name an empty directory"
         raise DataError(message)
     identity = NodeIdentity(
@@ -145,33 +148,35 @@ def make_plan(
 ) -> LocalPlan:
     """Make a new local cluster: its plan and every node's directory.
 
+    Nodes that an earlier call made before it was cut short, and that never started, are kept:
+    the plan then takes their cluster's id and nodes, with the addresses that they know.
+
     Args:
         storage: Where.
         data: The directory of the whole cluster.
         target: Of the machine.
         nodes: How many, from 1.
-        cluster: Its id.
+        cluster: Its id, unless there are such nodes.
         port: First port; 0 takes free ones.
         http_port: First port of the gateways; 0 takes free ones, ``None`` makes none.
 
     Raises:
         ConfigError: Definite. Not 1 to 9 nodes.
-        DataError: Definite. A node's directory is not empty.
+        DataError: Definite. A node's directory is not empty, or belongs to another cluster.
     """
     if not 1 <= nodes <= 9:
         message = f"--nodes {nodes}: give 1 to 9; an odd number survives the loss of the rest"
         raise ConfigError(message)
     names = [NodeId(f"n{n}") for n in range(1, nodes + 1)]
-    free = free_ports(nodes * 2)
-    addresses = {
-        name: f"127.0.0.1:{port + n if port else free[n]}" for n, name in enumerate(names)
-    }
+    begun = _begun(storage, data, names)
+    if begun is not None:
+        cluster = begun.cluster
+        addresses = {node_of(m.replica): m.address for m in begun.members}
+    else:
+        addresses = _addresses(names, port, [])
     http: dict[NodeId, str] = {}
     if http_port is not None:
-        http = {
-            name: f"127.0.0.1:{http_port + n if http_port else free[nodes + n]}"
-            for n, name in enumerate(names)
-        }
+        http = _addresses(names, http_port, list(addresses.values()))
     plan = LocalPlan(cluster, target, addresses, http)
     storage.makedirs(data)
     for name in names:
@@ -181,6 +186,34 @@ def make_plan(
             init_node(storage, directory, name, addresses, cluster=cluster)
     _save_plan(storage, data, plan)
     return plan
+
+
+def _addresses(names: list[NodeId], port: int, taken: list[str]) -> dict[NodeId, str]:
+    """Return an address for each node, from ``port`` on; for 0 free ones that are not taken."""
+    ports = range(port, port + len(names)) if port else free_ports(len(names) + len(taken))
+    found = [f"127.0.0.1:{number}" for number in ports]
+    if not port:
+        found = [address for address in found if address not in taken]
+    return dict(zip(names, found, strict=False))
+
+
+def _begun(storage: Storage, data: str, names: list[NodeId]) -> NodeIdentity | None:
+    """Return a node that a start made before it was cut short, ``None`` if there is none.
+
+    Only if none has ever started, and all agree on the cluster and on just these nodes:
+    nobody can have voted, so that the rest may be made as if at the same time.
+    """
+    loaded = [load_identity(storage, f"{data}/{name}") for name in names]
+    found = [identity for identity in loaded if identity is not None]
+    if not found:
+        return None
+    first = found[0]
+    same = all(
+        (one.cluster, one.members, one.incarnation) == (first.cluster, first.members, 1)
+        and not (one.started or one.condemned)
+        for one in found
+    )
+    return first if same and [node_of(m.replica) for m in first.members] == names else None
 
 
 def _save_plan(storage: Storage, data: str, plan: LocalPlan) -> None:
