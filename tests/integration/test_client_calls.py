@@ -126,6 +126,29 @@ async def test_a_cancelled_call_is_settled_and_the_window_freed(nodes: Nodes) ->
         assert state.keys() <= later.keys()
 
 
+async def test_calls_that_died_with_the_leader_are_barred_and_the_window_freed(
+    nodes: Nodes,
+) -> None:
+    """They were sent to a leader that read none of them: none may happen later."""
+    async with outlast.connect(Bank, nodes.at, timeout=20) as bank:
+        await bank.call(Bank.deposit, "barred", 1)
+        leader = nodes.leader()
+        nodes.signal(signal.SIGSTOP, leader)
+        calls = [
+            asyncio.ensure_future(bank.call(Bank.deposit, f"barred-{n}", 1)) for n in range(256)
+        ]
+        await asyncio.wait(calls, timeout=0.1)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        nodes.kill(leader)
+        done = await asyncio.gather(*(bank.call(Bank.deposit, "barred", 1) for _ in range(256)))
+        assert sorted(done) == list(range(2, 258))
+        assert not [k for k in await bank.call(Bank.balances) if k.startswith("barred-")]
+        nodes.start(leader)
+    await asyncio.to_thread(nodes.serving, leader)
+
+
 async def test_a_deadline_after_sending_is_indefinite_and_the_truth_is_one_of_both(
     nodes: Nodes,
 ) -> None:
