@@ -4,13 +4,16 @@ import asyncio
 import itertools
 import struct
 from collections import Counter as Tally
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from outlast.host import HostStorage
 from outlast.host.lossy import LossyStorage
-from outlast.kernel import Deadline, DivergedError, LogIndex, Prng, TrimmedError
+from outlast.kernel import Deadline, DivergedError, LogIndex, Offload, Prng, TrimmedError
 from outlast.log import Hold, Log
 from outlast.log.engines.file import FileLog
 from outlast.state import Limits, Replica
@@ -171,7 +174,7 @@ async def test_commands_go_on_while_a_checkpoint_is_written(tmp_path: Path) -> N
     other = Host(str(tmp_path / "other"))
     restored = other.replica(other.log(), store=host.store())
     assert restored._snapshotter is not None
-    restored._snapshotter.load(ref)
+    restored._snapshotter.adopt(restored._snapshotter.read(ref))
     assert restored.system.index == ref.index
     now = value(await replica.query("get", args("get", "k0-1")))
     assert restored._runner.machine.counts["k0-1"] < now, "later commands leaked into it"
@@ -328,6 +331,59 @@ async def test_a_replica_that_is_far_behind_takes_a_snapshot_and_goes_on(tmp_pat
     assert behind.status().digest == ahead.status().digest
     assert (await lost).status == 3, "acknowledged long ago: nobody can tell any more"
     assert (await kept).status == 0
+    for replica in (ahead, behind):
+        await replica.stop()
+    await log.close()
+
+
+class Beside:
+    """Runs blocking calls, and looks at what queries see when each has ended beside the loop."""
+
+    def __init__(self, inner: Offload) -> None:
+        self._inner = inner
+        self.look: Callable[[], Awaitable[None]] | None = None
+
+    async def run(self, lane: str, call: Callable[[], Any]) -> Any:
+        result = await self._inner.run(lane, call)
+        if self.look is not None:
+            await self.look()
+        return result
+
+
+async def test_stale_queries_see_the_old_state_until_all_of_a_received_one_is_read(
+    tmp_path: Path,
+) -> None:
+    one, two = Host(str(tmp_path / "one")), Host(str(tmp_path / "two"))
+    beside = Beside(two.world.offload)
+    two.world = replace(two.world, offload=beside)
+    log = one.log()
+    ahead = await started(one, log)
+    session = await ahead.register()
+    await fill(ahead, session, 1, 8)
+    store = two.store()
+    behind = two.replica(log, me="n2#1", store=store)
+    await behind.start()
+    await caught_up(behind)
+    await behind._applier.stop()
+    before = behind.applied, behind.system.index, behind.system.digest
+    await fill(ahead, session, 8, 22)
+    ref = await ahead.checkpoint()
+    sink = store.receive(ref)
+    await sink.write(0, one.store().read_chunk(ref, 0))
+    await sink.finish()
+    seen = []
+
+    async def look() -> None:
+        reply = await behind.query("get", args("get", "n0"), "stale")
+        seen.append(value(reply))
+        assert (reply.index, behind.system.index, reply.digest) == before
+
+    beside.look = look
+    await store.install(ref)
+    beside.look = None
+    assert seen == [1]
+    assert behind.system.index >= ref.index
+    assert await counts(behind) == await counts(ahead)
     for replica in (ahead, behind):
         await replica.stop()
     await log.close()

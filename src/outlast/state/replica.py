@@ -67,7 +67,7 @@ from outlast.state.runner import Runner
 from outlast.state.settings import ReplicaSettings
 from outlast.state.snapshot_store import DiskSnapshotStore
 from outlast.state.snapshotter import Snapshotter
-from outlast.state.status import ReplicaStatus
+from outlast.state.status import ReplicaStatus, picture
 
 Consistency = Literal["linearizable", "stale"]
 
@@ -172,8 +172,12 @@ class Replica:
             snapshotter = self._snapshotter
             if snapshotter is not None:
                 without = marker.suspect if suspected else 0
-                await self._world.offload.run("snapshot", lambda: snapshotter.load_newest(without))
+                loaded = await self._world.offload.run(
+                    "snapshot", lambda: snapshotter.read_newest(without)
+                )
                 self._store.tell()
+                if loaded is not None:
+                    snapshotter.adopt(loaded)
             self._store.installer = self._install
         self._applier.start()
         self._tasks = [
@@ -338,33 +342,17 @@ class Replica:
 
     def status(self) -> ReplicaStatus:
         """Return a picture of this replica now."""
-        system, applier = self.system, self._applier
-        row = system.authority.epochs.get(SYSTEM)
-        return ReplicaStatus(
-            me=self.me,
-            applied=self.applied,
-            digest=system.digest,
-            digests=tuple(applier.digests),
-            comparable_from=system.comparable_from,
-            log_time_ns=system.time.ns,
-            age_ns=self._world.clock.monotonic_ns() - applier.fresh_ns,
-            system_epoch=row.epoch if row else 0,
-            system_holder=row.holder if row else "",
+        return picture(
+            self.me,
+            self.system,
+            self._applier,
+            self._batcher,
+            now_ns=self._world.clock.monotonic_ns(),
             holds_system=self._clock.epoch != 0,
-            machine_version=system.members.machine_version,
-            session_count=len(system.sessions),
-            key_count=len(system.keys),
-            lease_count=len(system.authority.leases),
-            replicas=tuple(system.members.rows),
-            waiting_count=self._batcher.waiting_count,
-            pending_bytes=self._batcher.pending_bytes,
-            entry_count=self._batcher.entry_count,
-            command_count=self._batcher.command_count,
             snapshot=self._store.latest() if self._store is not None else None,
             snapshot_busy=self._snapshotter is not None and self._snapshotter.is_busy(),
             log_first=self._log.first,
-            poisoned=applier.poisoned,
-            failure=str(self.failure) if self.failure is not None else "",
+            failure=self.failure,
         )
 
     # --- inside --------------------------------------------------------------------------------
@@ -484,11 +472,12 @@ class Replica:
                 return
             await self._applier.stop()
             try:
-                await self._world.offload.run("snapshot", lambda: snapshotter.load(ref))
+                # Stale queries run meanwhile: they see the old state until it is whole.
+                loaded = await self._world.offload.run("snapshot", lambda: snapshotter.read(ref))
+                snapshotter.adopt(loaded)
             except BaseException as error:
-                self._fail(error)  # the state may be half replaced
+                self._fail(error)  # what would come next in the log may be gone
                 raise
-            snapshotter.tell()
             self._batcher.settle(
                 self.system.sessions,
                 IndefiniteError("a snapshot took the place of the entries that would tell"),

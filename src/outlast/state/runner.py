@@ -52,9 +52,10 @@ class Runner:
         self._values = {f.name: checker(f.type) for f in self._plain if f.value}
         self._commits: list[bytes] = []
         self._cut: object | None = None
-        self._adopt(spec.cls() if machine is None else machine)
+        self.adopt(spec.cls() if machine is None else machine)
 
-    def _adopt(self, machine: StateMachine) -> None:
+    def adopt(self, machine: StateMachine) -> None:
+        """Run ``machine`` from here on, and own it; what ran before is let go."""
         invariant(type(machine) is self.spec.cls, f"{machine!r} is not a {self.spec.name}")
         self.machine = machine
         self._tables: list[tuple[str, Table[Any, Any]]] = []
@@ -336,7 +337,16 @@ class Runner:
             DataError: Fields changed without a new version, the checkpoint is of a newer version
                 or damaged, or what ``migrate`` returned does not fit. The state is as before.
         """
-        self._adopt(restored(self.spec, chunks, version, schema))
+        self.adopt(self.read(chunks, version=version, schema=schema))
+
+    def read(
+        self, chunks: Iterable[bytes], *, version: int, schema: dict[str, Any] | None
+    ) -> StateMachine:
+        """Return the machine that a checkpoint holds, for :meth:`adopt`; nothing changes here.
+
+        May run in a thread beside queries. Arguments and errors as of :meth:`restore`.
+        """
+        return restored(self.spec, chunks, version, schema)
 
     def digest(self) -> bytes:
         """Return 16 bytes that are equal on replicas with equal state. Reads all of it."""

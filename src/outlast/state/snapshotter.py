@@ -3,12 +3,14 @@
 import asyncio
 import gc
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from outlast.kernel import CorruptionError, DataError, LogIndex, OutlastError, Term, World
 from outlast.log import Log, SnapshotRef
 from outlast.state.core.stream import Cutter, frames, make_head, read_head
-from outlast.state.core.system import SystemMachine
+from outlast.state.core.system import SystemMachine, SystemState
 from outlast.state.events import SnapshotFailed, SnapshotLoaded, SnapshotTaken
+from outlast.state.machine import StateMachine
 from outlast.state.runner import Runner
 from outlast.state.snapshot_store import DiskSnapshotStore
 
@@ -128,30 +130,30 @@ class Snapshotter:
 
     # --- loading -----------------------------------------------------------------------------
 
-    def load_newest(self, without: int = 0) -> SnapshotRef | None:
-        """Restore the newest snapshot that is whole (blocking); ``None`` if there is none.
+    def read_newest(self, without: int = 0) -> "Loaded | None":
+        """Read the newest snapshot that is whole (blocking); ``None`` if there is none.
 
         Damaged ones are set aside by name and the one before is used. So are those that hold
         what the entry ``without`` did, which the others agreed to skip.
         """
         for ref in reversed(self._store.refs()):
             try:
-                self.load(ref)
+                loaded = self.read(ref)
             except CorruptionError as error:
                 self._store.set_aside(ref, str(error))
                 continue
-            if without and ref.index >= without and without not in self._system.skipped:
+            if without and ref.index >= without and without not in loaded.system.skipped:
                 self._store.set_aside(ref, f"it executed entry {without}, which is skipped")
                 continue
-            return ref
+            return loaded
         return None
 
     def tell(self) -> None:
-        """Emit what loading beside the loop had to say; on the loop."""
+        """Emit what reading beside the loop had to say; on the loop."""
         self._store.tell()
 
-    def load(self, ref: SnapshotRef) -> None:
-        """Replace the state by ``ref`` (blocking).
+    def read(self, ref: SnapshotRef) -> "Loaded":
+        """Read and decode ``ref`` (blocking); the state here stays, and may be read meanwhile.
 
         Raises:
             CorruptionError: It is damaged.
@@ -169,17 +171,35 @@ class Snapshotter:
         was_on = gc.isenabled()
         gc.disable()
         try:
-            self._runner.restore(parts, version=head.machine_version, schema=head.schema)
-            self._system.load(system_frame)
+            machine = self._runner.read(parts, version=head.machine_version, schema=head.schema)
+            system = self._system.read(system_frame)
         finally:
             if was_on:
                 gc.enable()
+        seconds = (self._world.clock.monotonic_ns() - begun_ns) / _NS
+        return Loaded(ref, system, machine, seconds)
+
+    def adopt(self, loaded: "Loaded") -> None:
+        """Replace both machines in one step; on the loop, where queries run between steps."""
+        self._runner.adopt(loaded.machine)
+        self._system.adopt(loaded.system)
         # What was loaded lives long: the collector need not walk it again and again.
         gc.freeze()
-        seconds = (self._world.clock.monotonic_ns() - begun_ns) / _NS
+        ref = loaded.ref
         self._store.later(
-            SnapshotLoaded(index=ref.index, size_bytes=ref.size_bytes, seconds=seconds)
+            SnapshotLoaded(index=ref.index, size_bytes=ref.size_bytes, seconds=loaded.seconds)
         )
+        self._store.tell()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A snapshot that was read: both machines, which nothing uses yet, and how long it took."""
+
+    ref: SnapshotRef
+    system: SystemState
+    machine: StateMachine
+    seconds: float
 
 
 def _chain(first: list[bytes], steps: Iterator[bytes]) -> Iterator[bytes]:

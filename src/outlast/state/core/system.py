@@ -381,7 +381,12 @@ class SystemMachine:
         return _encode(state)
 
     def load(self, body: bytes) -> None:
-        """Take the state that :meth:`dump` returned.
+        """Take the state that :meth:`dump` returned; errors as of :meth:`read`."""
+        self.adopt(self.read(body))
+
+    @staticmethod
+    def read(body: bytes) -> SystemState:
+        """Return the state that :meth:`dump` returned, for :meth:`adopt`.
 
         Raises:
             DataError: It was written by a newer outlast, or is no such state.
@@ -392,9 +397,12 @@ class SystemMachine:
                 raise DataError(
                     f"snapshot: system state of format {format_}, known here is {SYSTEM_FORMAT}"
                 )
-            state = msgspec.msgpack.decode(body, type=SystemState)
+            return msgspec.msgpack.decode(body, type=SystemState)
         except (msgspec.MsgspecError, ValueError) as error:
             raise DataError(f"snapshot: the system state cannot be read: {error}") from error
+
+    def adopt(self, state: SystemState) -> None:
+        """Take the place of what was here by ``state``, which is then owned."""
         self._configure(state.limits)
         self.index, self.digest = state.index, state.digest
         self.time = LogTime(state.log_time_ns, state.wall_ns)
