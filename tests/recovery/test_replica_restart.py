@@ -298,6 +298,43 @@ async def test_an_entry_that_killed_twice_waits_for_an_agreed_skip(tmp_path: Pat
     await log.close()
 
 
+async def test_a_replica_that_holds_alone_goes_on_when_told_to_try_again(tmp_path: Path) -> None:
+    one, two = Host(str(tmp_path / "one")), Host(str(tmp_path / "two"))
+    log = one.log()
+    first = await started(one, log)
+    assert await first.retry_held() == 0
+    session = await first.register()
+    await fill(first, session, 1, 10)
+    suspect = (await send(first, add(session, 10, "n0"))).index
+    await send(first, add(session, 11, "n1"))
+
+    mark_death(tmp_path / "two", suspect, 2)
+    second = two.replica(log, me="n2#1")
+    await second.start()
+    while not second.status().poisoned:
+        await turns(1)
+    waiting = asyncio.ensure_future(caught_up(second))
+    await turns()
+    assert second.applied == suspect - 1
+    assert not waiting.done()
+    assert await second.retry_held() == suspect
+    await waiting
+    assert second.status().poisoned == 0
+    assert await counts(second) == await counts(first)
+    assert second.status().digest == first.status().digest
+    assert await second.retry_held() == 0
+    await second.stop()
+
+    again = two.replica(log, me="n2#2")
+    await again.start()
+    await caught_up(again)
+    assert len(two.told(EntryPoisoned)) == 1, "the deaths were not forgotten for good"
+    for replica in (first, again):
+        await replica.stop()
+    assert await again.retry_held() == 0
+    await log.close()
+
+
 # --- snapshots from elsewhere --------------------------------------------------------------------
 
 

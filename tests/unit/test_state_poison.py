@@ -50,3 +50,15 @@ def test_the_file_keeps_its_size(tmp_path: Path) -> None:
     assert len(suspects) == 16
     assert list(suspects)[:2] == [39, 38]
     assert (tmp_path / "applying").stat().st_size == 8 + 16 * 16
+
+
+def test_a_forgiven_entry_is_forgotten_in_the_file_too(tmp_path: Path) -> None:
+    for index in (7, 7, 12, 9):
+        die(tmp_path, index)
+    marker = ApplyMarker(default_world(), str(tmp_path))
+    marker.forgive(7)
+    marker.forgive(99)
+    marker.close()
+    assert marker.suspects == found(tmp_path) == {9: 1, 12: 1}
+    die(tmp_path, 7)
+    assert found(tmp_path)[7] == 1

@@ -90,6 +90,12 @@ class Applier:
         task.cancel()
         await ended
 
+    def forgive(self, index: int) -> None:
+        """Suspect the entry at ``index`` no more; while stopped."""
+        if self.marker is not None:
+            self.marker.forgive(index)
+        self.poisoned = 0
+
     async def wait(self, index: int) -> None:
         """Wait until everything up to ``index`` is applied here."""
         if index <= self.passed:

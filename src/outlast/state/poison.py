@@ -65,14 +65,23 @@ class ApplyMarker:
         others = {at: count for at, count in self.suspects.items() if at != index}
         kept = list(others.items())[: _SUSPECTS_MAX - 1]
         self.suspects = {index: deaths, **dict(kept)}
-        self._marked = False
-        rows = b"".join(_SUSPECT.pack(at, count) for at, count in self.suspects.items())
-        self._file.pwrite(rows, _INDEX.size)
-        self._write(0)
+        self._keep()
+
+    def forgive(self, index: int) -> None:
+        """Forget all deaths at ``index``."""
+        self.suspects.pop(index, None)
+        self._keep()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _keep(self) -> None:
+        """Write the suspects; a row of zeros in each place that is free now."""
+        self._marked = False
+        rows = b"".join(_SUSPECT.pack(at, count) for at, count in self.suspects.items())
+        self._file.pwrite(rows.ljust(_SUSPECTS_MAX * _SUSPECT.size, b"\0"), _INDEX.size)
+        self._write(0)
 
     def _write(self, index: int) -> None:
         self._file.pwrite(_INDEX.pack(index), 0)

@@ -315,6 +315,22 @@ class Replica:
         body = encode_body(SkipBody(index))
         await self._append(Kind.SKIP, body, deadline or self._deadline())
 
+    async def retry_held(self) -> int:
+        """Apply the entry that this replica holds at, and go on; return its index, 0 for none.
+
+        To be called once a majority has executed the entry: nobody will skip it then. If it kills
+        the process again, its deaths are counted anew, and the replica holds again.
+        """
+        async with self._installing:
+            index = self._applier.poisoned
+            if not index or self._stopping or self.failure is not None:
+                return 0
+            await self._applier.stop()
+            self._applier.forgive(index)
+            if not self._stopping:
+                self._applier.start()
+            return index
+
     async def checkpoint(self, *, deadline: Deadline | None = None) -> SnapshotRef:
         """Let every replica cut a checkpoint now; return this one's when it is verified.
 
