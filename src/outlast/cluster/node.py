@@ -33,7 +33,6 @@ from outlast.kernel import (
     DataError,
     DivergedError,
     File,
-    OutlastError,
     ReplicaId,
     TaskHandle,
     UnavailableError,
@@ -475,29 +474,3 @@ class Node:
             uptime_ns=self._world.clock.monotonic_ns() - self._started_ns,
             term_changes=self._term_changes,
         )
-
-
-async def run(
-    node: Node, *, until: "asyncio.Event", notify: Callable[[str], None] = lambda _: None
-) -> BaseException | None:
-    """Run ``node`` until ``until`` is set or it fails; returns the failure, if any."""
-    stop = asyncio.ensure_future(until.wait())
-    start = asyncio.ensure_future(node.start())
-    failure: asyncio.Future[BaseException] | None = None
-    try:
-        await asyncio.wait({stop, start}, return_when=asyncio.FIRST_COMPLETED)
-        if not start.done():
-            return None  # asked to stop while it waited, for admission for example
-        start.result()
-        notify("ready")
-        failure = asyncio.ensure_future(node.failed())
-        await asyncio.wait({stop, failure}, return_when=asyncio.FIRST_COMPLETED)
-        return failure.result() if failure.done() else None
-    finally:
-        for task in (stop, start, failure):
-            if task is not None:
-                task.cancel()
-        try:
-            await asyncio.wait_for(node.stop(), 10.0)
-        except (TimeoutError, OutlastError) as error:
-            notify(f"stopping: {error}")

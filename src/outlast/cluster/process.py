@@ -11,10 +11,18 @@ from collections.abc import Callable
 
 from outlast.cluster.identity import NodeIdentity, load_identity
 from outlast.cluster.layout import hash_seed_of
-from outlast.cluster.node import Node, run
+from outlast.cluster.node import Node
 from outlast.cluster.settings import EXIT_FAILED, EXIT_STOPPED, NodeSettings
 from outlast.host import HostStorage, LossyStorage, make_world
-from outlast.kernel import ConfigError, CorruptionError, DataError, Event, EventBus, Storage
+from outlast.kernel import (
+    ConfigError,
+    CorruptionError,
+    DataError,
+    Event,
+    EventBus,
+    OutlastError,
+    Storage,
+)
 from outlast.state import load_machine
 
 _HASH_SEED = "PYTHONHASHSEED"
@@ -95,6 +103,32 @@ def check_hash_seed(identity: NodeIdentity) -> None:
         error = _OtherHashSeedError(message)
         error.seed = identity.hash_seed
         raise error
+
+
+async def run(
+    node: Node, *, until: "asyncio.Event", notify: Callable[[str], None] = lambda _: None
+) -> BaseException | None:
+    """Run ``node`` until ``until`` is set or it fails; returns the failure, if any."""
+    stop = asyncio.ensure_future(until.wait())
+    start = asyncio.ensure_future(node.start())
+    failure: asyncio.Future[BaseException] | None = None
+    try:
+        await asyncio.wait({stop, start}, return_when=asyncio.FIRST_COMPLETED)
+        if not start.done():
+            return None  # asked to stop while it waited, for admission for example
+        start.result()
+        notify("ready")
+        failure = asyncio.ensure_future(node.failed())
+        await asyncio.wait({stop, failure}, return_when=asyncio.FIRST_COMPLETED)
+        return failure.result() if failure.done() else None
+    finally:
+        for task in (stop, start, failure):
+            if task is not None:
+                task.cancel()
+        try:
+            await asyncio.wait_for(node.stop(), 10.0)
+        except (TimeoutError, OutlastError) as error:
+            notify(f"stopping: {error}")
 
 
 def run_node(
