@@ -268,6 +268,53 @@ async def test_a_linearizable_query_waits_for_the_tail(tmp_path: Path) -> None:
         assert value(await query) == 1
 
 
+async def test_a_stale_query_is_as_old_as_the_last_tail_that_is_all_applied(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as (host, log, replica):
+        session = await replica.register()
+        clock = host.world.clock
+
+        async def known_ns() -> tuple[int, int]:
+            before_ns = clock.monotonic_ns()
+            age_ns = (await replica.query("get", args("get", "a"), "stale")).age_ns
+            return before_ns - age_ns, clock.monotonic_ns() - age_ns
+
+        asked_ns = clock.monotonic_ns()
+        await caught_up(replica)
+        assert (await known_ns())[1] >= asked_ns
+        applied_ns = clock.monotonic_ns()
+        await send(replica, add(session, 1, "a"))
+        assert (await known_ns())[0] < applied_ns, "applying tells nothing of what else there is"
+
+        await replica._applier.stop()  # it falls behind, and asks for a tail meanwhile
+        for seq in (2, 3):
+            await log.append(log.entries[-1], deadline=NEVER)
+            behind_ns = clock.monotonic_ns()
+            waiting = asyncio.ensure_future(caught_up(replica))
+            await turns()
+            assert not waiting.done()
+            assert (await known_ns())[0] < applied_ns, f"not yet applied: {seq}"
+        replica._applier.start()
+        await waiting
+        assert (await known_ns())[1] >= behind_ns
+
+
+async def test_what_a_lagging_replica_learns_is_bounded_and_comes_true_in_order(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as (host, _log, replica):
+        applier = replica._applier
+        now_ns = host.world.clock.monotonic_ns()
+        for step in range(1, 1000):
+            applier.learn(applier.passed + step, now_ns + step)
+        assert applier.fresh_ns < now_ns
+        applier._pause(applier.passed + 3)
+        assert applier.fresh_ns == now_ns + 3
+        applier._pause(applier.passed + 1000)
+        assert now_ns + 3 < applier.fresh_ns < now_ns + 1000
+
+
 async def test_queries_share_rounds_but_never_join_one_under_way(tmp_path: Path) -> None:
     async with running(tmp_path) as (_, log, replica):
         log.open.clear()

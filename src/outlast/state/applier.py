@@ -24,6 +24,7 @@ from outlast.state.poison import ApplyMarker
 from outlast.state.settings import ReplicaSettings
 
 _DIGESTS_KEPT = 64
+_LEARNT_MAX = 64
 _TAIL_SECONDS = 1.0
 
 
@@ -73,6 +74,8 @@ class Applier:
         self.held: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """Resolves when applying first holds before an entry that killed the process."""
         self.fresh_ns = world.clock.monotonic_ns()
+        """When this replica last surely had applied all that was committed; its start at first."""
+        self._learnt: deque[tuple[int, int]] = deque()
         self.digests: deque[tuple[int, bytes]] = deque(maxlen=_DIGESTS_KEPT)
 
     def start(self) -> None:
@@ -162,11 +165,25 @@ class Applier:
         """A slice is done: tell those who wait for it."""
         if self.marker is not None:
             self.marker.end()
-        self.fresh_ns = self._world.clock.monotonic_ns()
         self.passed = max(self.passed, index)
         self._wake()
 
+    def learn(self, index: int, asked_ns: int) -> None:
+        """``index`` was the last one committed, or a later one, when asked at ``asked_ns``.
+
+        Only once all of it is applied is what is read here known to be as fresh as that.
+        """
+        if len(self._learnt) < _LEARNT_MAX:  # else the older ones, which come true first, stay
+            self._learnt.append((index, asked_ns))
+        self._renew()
+
+    def _renew(self) -> None:
+        while self._learnt and self._learnt[0][0] <= self.passed:
+            _, asked_ns = self._learnt.popleft()
+            self.fresh_ns = max(self.fresh_ns, asked_ns)
+
     def _wake(self) -> None:
+        self._renew()
         waits = self._waits
         while waits and waits[0][0] <= self.passed:
             _, _, future = heappop(waits)

@@ -86,7 +86,7 @@ class ReadRounds:
             for future in asked:
                 future.cancel()
             raise
-        self._applier.fresh_ns = max(self._applier.fresh_ns, now_ns)
+        self._applier.learn(tail - 1, now_ns)
         for future in asked:
             if not future.done():
                 future.set_result(tail - 1)

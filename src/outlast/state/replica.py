@@ -254,7 +254,7 @@ class Replica:
 
         ``linearizable`` sees every command that was answered before this was called, wherever
         it was answered. ``stale`` sees what is applied here; ``age_ns`` of the reply is how
-        long ago this replica last learnt something.
+        long ago this replica last knew that this was all, from a tail it asked for.
 
         Raises:
             ElsewhereError: Definite. Ask another replica.
@@ -440,8 +440,7 @@ class Replica:
         if begins is None or mark.index <= begins:
             return
         if own is not None and own != mark.digest:
-            event = DigestDiffered(index=mark.index, replica=mark.replica)
-            self._world.events.emit(event)
+            self._world.events.emit(DigestDiffered(index=mark.index, replica=mark.replica))
 
     def _cut(self, index: int) -> None:
         if self._snapshotter is not None:
