@@ -121,19 +121,9 @@ class SessionTable:
             return refusal(expired(session), index, print_)
         self._rows.move_to_end(session)
         row.used_ns = now_ns
-        replies = row.replies
-        low = row.ack_below
-        if ack_below > low:
-            if ack_below == low + 1 and ack_below <= seq:  # one call at a time: the usual case
-                row.ack_below = ack_below
-                kept = replies.pop(low, None)
-                if kept is not None:
-                    gone = len(kept.body)
-                    row.reply_bytes -= gone
-                    self.reply_bytes -= gone
-            else:
-                self._acknowledge(row, min(ack_below, seq))
-        kept = replies.get(seq)
+        if ack_below > row.ack_below:
+            self._acknowledge(row, ack_below if ack_below <= seq else seq)
+        kept = row.replies.get(seq)
         if kept is not None:
             return _repeat(session, seq, kept, print_, index)
         if seq < row.ack_below:
@@ -254,6 +244,13 @@ class SessionTable:
         if ack_below <= low:
             return
         row.ack_below = ack_below
+        if ack_below == low + 1:  # one call at a time: the usual case
+            kept = replies.pop(low, None)
+            if kept is not None:
+                size = len(kept.body)
+                row.reply_bytes -= size
+                self.reply_bytes -= size
+            return
         span: Iterable[int] = range(low, ack_below)
         if ack_below - low > len(replies):
             span = [seq for seq in replies if seq < ack_below]  # a long way past few replies
