@@ -17,6 +17,7 @@ from outlast.kernel import (
     DeadlineError,
     ElsewhereError,
     HandshakeError,
+    InvariantError,
     NodeId,
     OutlastError,
     ReplicaId,
@@ -26,12 +27,13 @@ from outlast.kernel import (
     kernel_error,
 )
 from outlast.log import Member
-from outlast.protect import Backoff
+from outlast.protect import Retry, attempts
 from outlast.wire import Connection, Identity, Security, dial, parse_address
 
 _ENCODE = msgspec.msgpack.Encoder().encode
 _ANSWER = msgspec.msgpack.Decoder(Answer)
 _TIMEOUT = 15.0
+_ASK_AGAIN = Retry(on=UnavailableError, attempts=None, base=0.2, cap=2.0)
 _SAY_EVERY_NS = 5_000_000_000
 
 
@@ -170,11 +172,12 @@ async def ask_admission(
     Raises:
         ConfigError: Definite. The cluster does not know this node.
     """
-    backoff = Backoff(base=0.1, cap=2.0)
     request = AdminRequest("admit", node, address, _TIMEOUT)
+    identity = Identity(cluster=cluster, node=node, purpose="join")
     said_ns = -_SAY_EVERY_NS
-    attempt = 1
-    while True:
+
+    async def ask_each() -> NodeIdentity:
+        nonlocal said_ns
         reasons = []
         for candidate in addresses:
             try:
@@ -183,7 +186,7 @@ async def ask_admission(
                     candidate,
                     request,
                     channel=JOIN_CHANNEL,
-                    identity=Identity(cluster=cluster, node=node, purpose="join"),
+                    identity=identity,
                     security=security,
                 )
             except ConfigError:
@@ -196,8 +199,13 @@ async def ask_admission(
         if now - said_ns >= _SAY_EVERY_NS:
             said_ns = now
             waiting("; ".join(reasons))
-        attempt += 1
-        await world.timers.sleep(0.1 + backoff.draw_ns(attempt, world.prng) / 1e9)
+        raise UnavailableError("; ".join(reasons))
+
+    async for attempt in attempts(_ASK_AGAIN, name=f"admit {node}", world=world):
+        with attempt:
+            return await ask_each()
+    message = "attempts without a limit have ended"
+    raise InvariantError(message)
 
 
 def _identity(node: NodeId, facts: dict[str, Any]) -> NodeIdentity:
