@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.process,
     pytest.mark.slow,
-    pytest.mark.timeout(90),
+    pytest.mark.timeout(180),
 ]
 GAP_MAX_NS = 5_000_000_000
 

@@ -12,7 +12,7 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.process,
     pytest.mark.slow,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(180),
 ]
 
 

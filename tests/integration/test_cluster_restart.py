@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.process,
     pytest.mark.slow,
-    pytest.mark.timeout(90),
+    pytest.mark.timeout(180),
 ]
 
 
@@ -210,12 +210,12 @@ async def until_trimmed(lab: Lab, behind: str, index: int) -> None:
         room = (newest - 1) % EVERY < EVERY // 2
         if trimmed and room and len({fact["snapshot_index"] for fact in facts}) == 1:
             return newest - facts[0]["snapshot_index"] < EVERY // 2
-        if not room or looks % 50 == 0:
+        if not room or looks % 10 == 0:
             await client.call_json("put", {"key": "last", "value": looks})
         return False
 
     async with lab.client() as client:
-        await lab.until(f"what {behind} lacks is trimmed", look)
+        await lab.until(f"what {behind} lacks is trimmed", look, within=60.0)
 
 
 async def caught_up(lab: Lab, node: str) -> dict[str, Any]:

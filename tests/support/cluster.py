@@ -33,7 +33,7 @@ from outlast.kernel import NodeId, OutlastError
 from tools.kill_rounds import compare_digests
 
 T = TypeVar("T")
-WAIT = 20.0
+WAIT = 30.0
 
 
 class Lab:
