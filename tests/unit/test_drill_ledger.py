@@ -73,7 +73,12 @@ def test_an_unknown_transfer_does_not_excuse_another_amount():
 def test_the_longest_gap_reaches_back_to_the_last_acknowledgement_before():
     acks = AckTimes([100, 200, 900, 1000])
     assert acks.longest_gap_ns(300, 950) == 700
-    assert acks.longest_gap_ns(950, 960) == 100
+
+
+def test_a_gap_that_goes_on_after_the_window_belongs_to_the_next_fault():
+    acks = AckTimes([100, 200, 300, 5_000])
+    assert acks.longest_gap_ns(150, 310) == 100
+    assert acks.longest_gap_ns(310, 6_000) == 4_700
 
 
 def test_a_service_that_never_answers_again_has_a_gap_to_the_end():

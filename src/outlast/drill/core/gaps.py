@@ -24,8 +24,8 @@ class AckTimes:
     def longest_gap_ns(self, start_ns: int, end_ns: int) -> int:
         """Return the longest time without an acknowledgement that overlaps the window.
 
-        The window's ends count as acknowledgements only if none lies outside: a service that
-        never answers again has a gap up to ``end_ns``.
+        A gap that began before the window counts whole, since what was acknowledged last was in
+        flight; one that goes on after it counts up to ``end_ns``, where the next fault begins.
         """
         if not self.times:
             return end_ns - start_ns
@@ -33,7 +33,7 @@ class AckTimes:
         previous = self.times[i - 1] if i > 0 else start_ns
         longest = 0
         while previous < end_ns:
-            following = self.times[i] if i < len(self.times) else end_ns
+            following = min(self.times[i], end_ns) if i < len(self.times) else end_ns
             longest = max(longest, following - previous)
             previous = following
             if i >= len(self.times):
