@@ -6,6 +6,7 @@ python -m tools.demo_picture [--seconds 30] [--to docs/_static/demo.svg]
 import argparse
 import asyncio
 import io
+import re
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from outlast.cluster import LocalCluster
 from outlast.cluster.connect import connect
 from outlast.drill import Demo, DemoView
 from outlast.host import make_world
+
+
+_FONTS = re.compile(r"@font-face \{.*?\}", re.DOTALL)
 
 
 async def run(seconds: float) -> DemoView:
@@ -40,7 +44,8 @@ def main() -> None:
     )
     console.print(Text(show.sentence(view), style="bold"))
     chosen.to.parent.mkdir(parents=True, exist_ok=True)
-    console.save_svg(str(chosen.to), title="outlast demo")
+    drawn = console.export_svg(title="outlast demo")
+    chosen.to.write_text(_FONTS.sub("", drawn), encoding="utf-8")  # any fixed-width font will do
     print(show.demo_text(view))
 
 

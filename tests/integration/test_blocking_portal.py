@@ -93,6 +93,15 @@ def test_a_call_on_the_portals_own_loop_is_refused_and_does_not_hang(portal: Por
         portal.call(inside)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let SIGINT raise, also where this run was started in the background with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_keyboard_interrupt_ends_the_wait_and_cancels_the_coroutine(portal: Portal) -> None:
     cancelled = threading.Event()
 
