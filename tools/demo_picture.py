@@ -19,7 +19,6 @@ from outlast.cluster.connect import connect
 from outlast.drill import Demo, DemoView
 from outlast.host import make_world
 
-
 _FONTS = re.compile(r"@font-face \{.*?\}", re.DOTALL)
 
 
