@@ -13,7 +13,7 @@ from outlast.cluster.identity import NodeIdentity, load_identity
 from outlast.cluster.layout import hash_seed_of
 from outlast.cluster.node import Node
 from outlast.cluster.settings import EXIT_FAILED, EXIT_STOPPED, NodeSettings
-from outlast.host import HostStorage, LossyStorage, make_world
+from outlast.host import HostStorage, LossyStorage, make_world, new_event_loop
 from outlast.kernel import (
     ConfigError,
     CorruptionError,
@@ -52,16 +52,6 @@ def choose_storage(name: str) -> Storage:
         return LossyStorage(HostStorage())
     message = f"--storage {name!r}: write disk, or lossy (a kill loses what was not fsynced)"
     raise ConfigError(message)
-
-
-def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return a uvloop loop where it is installed (extra ``fast``), asyncio's own elsewhere."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
 
 
 def required_hash_seed(settings: NodeSettings) -> int | None:

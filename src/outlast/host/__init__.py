@@ -3,6 +3,7 @@
 import os
 
 from outlast.host.clock import HostClock, HostOffload, HostSpawn, HostTimers
+from outlast.host.loop import new_event_loop
 from outlast.host.lossy import LossyFile, LossyStorage
 from outlast.host.network import HostListener, HostNetwork
 from outlast.host.storage import HostFile, HostStorage
@@ -68,4 +69,5 @@ __all__ = [
     "LossyStorage",
     "default_world",
     "make_world",
+    "new_event_loop",
 ]

@@ -13,9 +13,20 @@ TLS_HANDSHAKE_SECONDS = 10.0
 
 
 def _tune(transport: Any) -> None:
+    """Turn Nagle's algorithm off.
+
+    Raises:
+        ConnectionResetError: The other side has broken the connection already. uvloop says so
+            by a ValueError, since the transport has no descriptor any more.
+    """
     sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
+    if sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except (OSError, ValueError) as error:
+        message = "the other side broke the connection as soon as it was made"
+        raise ConnectionResetError(message) from error
 
 
 class HostListener:
@@ -63,7 +74,11 @@ class HostNetwork:
                 ssl=tls,
                 server_hostname=server_hostname if tls is not None else None,
             )
-        _tune(transport)
+        try:
+            _tune(transport)
+        except ConnectionResetError:
+            transport.abort()
+            raise
         return cast("ConnectionHandler", made)
 
     async def listen(
