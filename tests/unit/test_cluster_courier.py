@@ -155,6 +155,13 @@ class Stage:
         self.links.by_address.pop(link.address, None)
         self.courier.link_down(link)  # type: ignore[arg-type]
 
+    async def query_at(self, number: int, ms: float) -> "asyncio.Task[Reply]":
+        """Begin a pinned query with ``ms`` milliseconds to live."""
+        deadline = Deadline(self.time.now + int(ms * MS))
+        task = asyncio.ensure_future(self.courier.query_at(f"h{number}:1", b"query", deadline))
+        await asyncio.sleep(0)
+        return task
+
     async def call(self, ms: float, **options: Any) -> "asyncio.Task[Reply]":
         """Begin a request with ``ms`` milliseconds to live."""
         deadline = Deadline(self.time.now + int(ms * MS))
@@ -323,3 +330,121 @@ async def test_closing_ends_what_is_under_way(stage: Stage) -> None:
         await call
     with pytest.raises(UnavailableError):
         await (await stage.call(400))
+
+
+# --- pinned to one node ------------------------------------------------------------------------
+
+
+async def test_a_pinned_query_goes_to_its_node_alone_whoever_leads(stage: Stage) -> None:
+    call = await stage.query_at(1, 1000)
+    assert stage.links.wanted == ["h1:1"]
+    link = stage.up(1, term=4, leader="n2")
+    assert stage.links.wanted == ["h1:1"], "nobody dials the leader for it"
+    [(kind, stream, body)] = link.sent
+    assert (kind, body) == (Kind.QUERY, b"query")
+    stage.answer(link, stream, encode_reply(OK))
+    assert await call == OK
+    again = await stage.query_at(1, 1000)
+    stage.answer(link, link.sent[1][1], encode_reply(OK))
+    assert await again == OK
+    assert stage.links.wanted == ["h1:1"], "the connection stays"
+    assert stage.courier.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ElsewhereError(hint="n2"),
+        UnavailableError("no majority", retry_after=0.01),
+        OverloadedError("full", retry_after=0.01),
+        DeadlineError("no majority answered in time"),
+    ],
+)
+async def test_a_pinned_query_passes_refusals_on_and_repeats_nothing(
+    stage: Stage, error: Exception
+) -> None:
+    stage.up(2, term=4, leader="n2")
+    link = stage.up(1, term=4, leader="n2")
+    call = await stage.query_at(1, 5000)
+    stage.answer(link, link.sent[0][1], encode_error_reply(error))
+    with pytest.raises(type(error)):
+        await call
+    stage.time.advance(2000)
+    assert len(link.sent) == 1
+    assert stage.courier.routing.leader == "n2"
+
+
+async def test_a_pinned_query_to_a_node_that_is_not_there_ends_with_the_first_dial(
+    stage: Stage,
+) -> None:
+    call = await stage.query_at(1, 5000)
+    stage.links.errors["h1:1"] = "connection refused"
+    stage.down(FakeLink("h1:1", "", stage.time))
+    with pytest.raises(UnavailableError, match="h1:1: connection refused") as error:
+        await call
+    assert error.value.happened == "no"
+    assert stage.links.wanted == ["h1:1"]
+
+
+async def test_a_late_word_of_an_old_link_does_not_end_a_pinned_query(stage: Stage) -> None:
+    old = FakeLink("h1:1", "n1", stage.time)
+    call = await stage.query_at(1, 5000)
+    new = FakeLink("h1:1", "", stage.time, open=False)
+    stage.links.by_address["h1:1"] = new
+    stage.courier.link_down(old)  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    assert not call.done()
+    link = stage.up(1, term=4, leader="n1")
+    stage.answer(link, link.sent[0][1], encode_reply(OK))
+    assert await call == OK
+
+
+async def test_a_pinned_query_that_is_not_answered_ends_at_its_deadline(stage: Stage) -> None:
+    link = stage.up(1, term=4, leader="n1")
+    unanswered = await stage.query_at(1, 400)
+    unreached = await stage.query_at(2, 400)
+    stage.time.advance(400)
+    with pytest.raises(DeadlineError):
+        await unanswered
+    with pytest.raises(UnavailableError, match="h2:1: no answer"):
+        await unreached
+    assert len(link.sent) == 1
+    assert stage.links.wanted == ["h2:1"], "silence made nobody look for another leader"
+    with pytest.raises(TooLateError):
+        await (await stage.query_at(1, 0))
+
+
+async def test_a_lost_link_ends_a_pinned_query_and_starts_no_search(stage: Stage) -> None:
+    link = stage.up(1, term=4, leader="n1")
+    call = await stage.query_at(1, 5000)
+    stage.down(link)
+    with pytest.raises(ConnectionLostError):
+        await call
+    assert stage.links.wanted == []
+
+
+async def test_pinned_links_stay_open_beside_calls_that_follow_the_leader(stage: Stage) -> None:
+    pinned = stage.up(1, term=4, leader="n2")
+    query = await stage.query_at(1, 5000)
+    stage.answer(pinned, pinned.sent[0][1], encode_reply(OK))
+    await query
+    call = await stage.call(5000)
+    leader = stage.up(2, term=4, leader="n2")
+    assert pinned.open
+    stage.answer(leader, leader.sent[0][1], encode_reply(OK))
+    assert await call == OK
+    assert len(pinned.sent) == 1
+
+
+async def test_a_deposed_node_that_answers_a_pinned_query_is_not_trusted_for_it(
+    stage: Stage,
+) -> None:
+    link = stage.up(1, term=4, leader="n1")
+    waiting = await stage.call(5000)
+    stage.time.advance(300)
+    assert stage.courier.routing.doubted
+    query = await stage.query_at(1, 1000)
+    stage.answer(link, link.sent[1][1], encode_reply(OK))
+    assert await query == OK
+    assert stage.courier.routing.doubted
+    waiting.cancel()

@@ -41,7 +41,7 @@ from outlast.state import (
 )
 from outlast.state.core.client_session import Request
 from outlast.state.core.reply import OK
-from outlast.wire import Security
+from outlast.wire import Security, parse_address
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -178,6 +178,28 @@ class Client(Generic[M]):
             body = _ENCODE(Query(name, args, stale))
             return await self._courier.request(Kind.QUERY, lambda: body, self._deadline())
         return await self._repeated(name, args)
+
+    async def read_at(
+        self, address: str, name: str, arguments: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Ask the node at ``address`` alone for query ``name``; returns plain data.
+
+        The query is linearizable, so a node that does not lead refuses it. One attempt is made,
+        on one connection: no redirect, no repeat. A client that was not entered and is used for
+        nothing else talks to that node only. Limits as of :meth:`call`.
+
+        Raises:
+            CommandError: The query ran and raised this.
+            ConfigError: Definite. ``address`` is not ``host:port``.
+            ElsewhereError: Definite. The node does not lead.
+            UnavailableError: Definite. It cannot be reached, or has no majority.
+            DeadlineError: It was asked and did not answer in time.
+            ConnectionLostError: The connection broke before the answer.
+        """
+        where = str(parse_address(address))
+        body = _ENCODE(Query(name, _plain(arguments or {}), False))
+        reply = await self._courier.query_at(where, body, self._deadline())
+        return result_of(reply, _DECODE, lambda raw: decode_error(raw, self._spec))
 
     async def register(self) -> int:
         """Open the session now, which the first command would otherwise do; return its id."""

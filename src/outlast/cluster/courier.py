@@ -49,7 +49,8 @@ class Call:
     """One request under way.
 
     ``body`` makes the bytes of the next attempt. ``maybe`` is set once an attempt ended without
-    an answer. A ``pinned`` call belongs to one link and ends with it.
+    an answer. ``pinned`` is the one address that it may go to, once; empty for those that follow
+    the leader.
     """
 
     stream: int
@@ -58,7 +59,7 @@ class Call:
     future: "asyncio.Future[Any]"
     deadline_ns: int
     repeatable: bool = True
-    pinned: bool = False
+    pinned: str = ""
     maybe: bool = False
     sent_to: Link | None = None
     sent_ns: int = 0
@@ -100,6 +101,8 @@ class Courier:
         self._alarm_ns = _NEVER_NS
         self._watch: TimerHandle | None = None
         self._asking: TimerHandle | None = None
+        self._seeking = False  # somebody wants the leader; who only asks pinned nodes does not
+        self._pins: set[str] = set()
         self.view: View | None = None
         self.closed = False
 
@@ -131,6 +134,7 @@ class Courier:
             raise TooLateError(message)
         call = self._new_call(kind, body, deadline)
         call.repeatable = repeatable
+        self._seeking = True
         link = self._current
         if link is not None and link.connection is not None:
             self._transmit(call, link)
@@ -150,19 +154,50 @@ class Courier:
             ConnectionLostError: It went away.
         """
         while not deadline.passed(self._clock_ns()):
+            try:
+                answer: bytes = await self._ask_once(address, kind, b"", deadline)
+                return answer
+            except UnavailableError:
+                if self.closed:
+                    raise
+                await self._world.timers.sleep(0.01)
+        raise self._unreachable(address)
+
+    async def query_at(self, address: str, body: bytes, deadline: Deadline) -> Reply:
+        """Send one query to the node at ``address`` alone and return its reply.
+
+        One dial if there is no connection, one attempt: no redirect, no repeat, and what the
+        node answers says nothing to other calls. The connection stays until :meth:`close`.
+
+        Raises:
+            TooLateError: Definite. The deadline had passed.
+            UnavailableError: Definite. It could not be reached, or it refused.
+            ConnectionLostError: It went away.
+            DeadlineError: It was sent and not answered in time.
+            OutlastError: What the node refused it with, such as ``ElsewhereError``.
+        """
+        if deadline.passed(self._clock_ns()):
+            message = "the deadline had passed before the call was sent"
+            raise TooLateError(message)
+        self._pins.add(address)
+        reply: Reply = await self._ask_once(address, Kind.QUERY, body, deadline)
+        return reply
+
+    async def _ask_once(self, address: str, kind: Kind, body: bytes, deadline: Deadline) -> Any:
+        call = self._new_call(kind, lambda: body, deadline)
+        call.pinned = address
+        try:
             link = self.links.by_address.get(address)
             if link is not None and link.open:
-                call = self._new_call(kind, bytes, deadline)
-                call.pinned = True
                 self._transmit(call, link)
-                try:
-                    answer: bytes = await call.future
-                finally:
-                    self._forget(call)
-                return answer
-            self.links.want(address)
-            await self._world.timers.sleep(0.01)
-        raise UnavailableError(f"{address}: {self.links.errors.get(address, 'no answer')}")
+            else:
+                self.links.want(address)
+            return await call.future
+        finally:
+            self._forget(call)
+
+    def _unreachable(self, address: str) -> UnavailableError:
+        return UnavailableError(f"{address}: {self.links.errors.get(address, 'no answer')}")
 
     def close(self) -> None:
         """Close; what is under way ends with :class:`ConnectionLostError`."""
@@ -176,6 +211,7 @@ class Courier:
 
     def look(self) -> None:
         """Ask around for a leader until one is found; idempotent."""
+        self._seeking = True
         if not self.closed and self._asking is None:
             self._ask()
 
@@ -227,6 +263,8 @@ class Courier:
             self._end(call, DeadlineError(message))
         elif call.refusal is not None:
             self._end(call, call.refusal)
+        elif call.pinned:
+            self._end(call, self._unreachable(call.pinned))
         else:
             self._end(call, UnavailableError(self.why_unreachable(), retry_after=1.0))
 
@@ -284,7 +322,7 @@ class Courier:
         link = self._leader_link()
         if link is None:
             address = self.routing.address_of(leader) if leader else None
-            if address is not None:
+            if address is not None and self._seeking:
                 self.links.want(address)
             return
         for call in list(self._calls.values()):
@@ -293,7 +331,7 @@ class Courier:
         if not self.routing.looking:
             busy = {call.sent_to for call in self._calls.values()}
             for other in self.links.open_links():
-                if other is not link and other not in busy:
+                if other is not link and other not in busy and other.address not in self._pins:
                     self.links.drop(other)
 
     def _ask(self) -> None:
@@ -324,6 +362,9 @@ class Courier:
     def link_up(self, link: Link) -> None:
         """Remember who answers at the address; its view follows."""
         self.routing.reached(link.address, link.node)
+        for call in list(self._calls.values()):
+            if call.pinned == link.address and not call.sends:
+                self._transmit(call, link)
         if link.node == self.routing.leader:
             self._follow()
 
@@ -332,6 +373,11 @@ class Courier:
         self._current = None
         was_leader = bool(link.node) and self.routing.doubt(link.node)
         for call in list(self._calls.values()):
+            if call.pinned == link.address and not call.sends:
+                # The dial failed; of an older connection it says nothing new.
+                if self.links.by_address.get(link.address, link) is link:
+                    self._end(call, self._unreachable(link.address))
+                continue
             if call.sent_to is not link:
                 continue
             call.sent_to = None
@@ -342,7 +388,7 @@ class Courier:
                 self._end(call, ConnectionLostError("connection lost; it may have happened"))
             else:
                 self._parked[call.stream] = call
-        if was_leader or self._parked:
+        if self._parked or (was_leader and self._seeking):
             self.look()
 
     def link_frame(self, link: Link, kind: int, stream: int, body: bytes) -> None:
@@ -370,6 +416,9 @@ class Courier:
             self._follow()
 
     def _on_reply(self, call: Call, link: Link, reply: Reply) -> None:
+        if call.pinned:
+            self._on_pinned_reply(call, reply)
+            return
         if reply.status <= COMMAND_ERROR:
             if self.routing.doubted:
                 self.routing.trust(link.node)
@@ -401,6 +450,12 @@ class Courier:
                 # It leads no more and knows no other: removed, or cut off from the others.
                 self.look()
             self._repeat_later(call, step.at_least)
+
+    def _on_pinned_reply(self, call: Call, reply: Reply) -> None:
+        if reply.status <= COMMAND_ERROR:
+            call.future.set_result(reply)
+        else:
+            self._end(call, decode_reply_error(reply))
 
     def _redirect(self, call: Call, link: Link, hint: str) -> None:
         self.routing.redirected(link.node, hint)

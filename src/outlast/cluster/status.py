@@ -84,6 +84,8 @@ def _log_facts(log: RaftLog, peers: Peers | None) -> dict[str, Any]:
         "role": stats.role,
         "leading": int(authority.mine),
         "term": authority.term,
+        "voted_term": stats.voted_term,
+        "voted_for": stats.voted_for,
         "leader": node_of(authority.holder) if authority.holder is not None else "",
         "commit_index": commit,
         "first_index": log.first,

@@ -117,6 +117,10 @@ class SealedError(DefiniteError):
         self.next = next
 
 
+class NoEffectError(DefiniteError):
+    """The operation was answered, and the answer says that it surely changed nothing."""
+
+
 class LostError(DefiniteError):
     """The entry is known to have been overwritten by another leader's; it never took effect."""
 
@@ -231,13 +235,23 @@ def invariant(condition: object, message: str) -> None:
 
 
 _FOREIGN_DEFINITE: tuple[type[BaseException], ...] = (ConnectionRefusedError,)
+_NEVER_SENT = {
+    "ConnectError", "ConnectTimeout", "InvalidURL", "PoolTimeout", "UnsupportedProtocol",
+}  # fmt: skip
+_FOREIGN_DEFINITE_NAMES = {
+    "httpx": _NEVER_SENT,
+    "httpcore": _NEVER_SENT,
+    "socket": {"gaierror"},
+}
+"""Class names by top-level module: of what is not imported here."""
 
 
 def happened(error: BaseException) -> Happened:
     """Tell whether the operation that raised ``error`` may have had an effect.
 
     Errors of outlast answer for themselves. Of foreign errors only those are definite that
-    cannot have reached the other side; everything else is ``"maybe"``.
+    cannot have reached the other side (a connection refused, a name not found, and what httpx
+    and httpcore raise before they send); everything else is ``"maybe"``.
 
     >>> happened(ConnectionRefusedError())
     'no'
@@ -249,6 +263,9 @@ def happened(error: BaseException) -> Happened:
         return answer  # type: ignore[no-any-return]
     if isinstance(error, _FOREIGN_DEFINITE):
         return "no"
+    for cls in type(error).__mro__:
+        if cls.__name__ in _FOREIGN_DEFINITE_NAMES.get(cls.__module__.partition(".")[0], ()):
+            return "no"
     return "maybe"
 
 

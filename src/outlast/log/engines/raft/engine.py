@@ -54,7 +54,11 @@ _FOREVER = Deadline.never().at_ns
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RaftStats:
-    """What one replica counts, for status and metrics."""
+    """What one replica counts, for status and metrics.
+
+    ``voted_for`` is the replica that got its vote in ``voted_term``, both as they are durable:
+    the term never goes back, and in one term the vote is given once and not forgotten.
+    """
 
     role: str
     commit_index: int
@@ -62,6 +66,8 @@ class RaftStats:
     sync_count: int
     bytes_written: int
     oldest_write_ns: int
+    voted_term: int
+    voted_for: str
 
 
 class RaftLog:
@@ -382,6 +388,7 @@ class RaftLog:
         """Return the counts of this replica now."""
         driver = self._driver
         wal = driver.store.wal
+        hard = driver.node.hard_state
         return RaftStats(
             role=Role(driver.node.role).name.lower(),
             commit_index=driver.commit,
@@ -389,6 +396,8 @@ class RaftLog:
             sync_count=wal.sync_count,
             bytes_written=wal.bytes_written,
             oldest_write_ns=wal.oldest_write_ns(self._world.clock.monotonic_ns()),
+            voted_term=hard.term,
+            voted_for=hard.vote or "",
         )
 
     # --- end -------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from outlast.log.engines.raft.core.types import (
     ChunkStored,
     Effects,
     EntryKind,
+    HardState,
     PeerConnected,
     PeerLost,
     Persisted,
@@ -249,6 +250,11 @@ class RaftNode:
     def term(self) -> Term:
         """The current term."""
         return Term(self.state.term)
+
+    @property
+    def hard_state(self) -> HardState:
+        """Term and vote as they are durable: what a restart would begin with."""
+        return self.state.hard
 
     @property
     def leader(self) -> ReplicaId | None:

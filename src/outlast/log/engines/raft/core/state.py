@@ -85,6 +85,7 @@ class State:
         self.heartbeat_ns = nanoseconds(settings.heartbeat)
         self.term: int = recovered.hard_state.term
         self.vote: ReplicaId | None = recovered.hard_state.vote
+        self.hard = self.hard_wanted = recovered.hard_state  # durable; being written
         self.role = Role.FOLLOWER
         self.leader: ReplicaId | None = None
         self.stalled = False
@@ -186,7 +187,7 @@ class State:
                 self.out.authority_changed = True
             self.term = term
             self.vote = vote
-            self.persist().hard_state = HardState(Term(term), vote)
+            self.persist().hard_state = self.hard_wanted = HardState(Term(term), vote)
             self.hard_ticket = self.ticket
 
     def append(self, entries: list[Entry]) -> None:
@@ -244,6 +245,8 @@ class State:
             done, last = self.writing.popleft()
             self.durable_ticket = done
             self.durable = max(self.durable, last)
+        if self.hard_ticket <= self.durable_ticket:
+            self.hard = self.hard_wanted
         self.log.evict(min(self.durable, self.commit))
         return self.durable > before
 
