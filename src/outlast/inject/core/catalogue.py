@@ -1,0 +1,253 @@
+"""The fault catalogue: every fault by name, how it is done, and what it needs of the machine.
+
+A fault is asked for as ``KIND[:VARIANT][@TARGET]``. The catalogue also holds rows that are known
+by name and not built yet, so that asking for one is told apart from a misspelling.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Final, Literal
+
+from outlast.kernel import ConfigError, Fault
+
+Category = Literal["hardware", "software", "network", "timing"]
+
+TARGETS: Final = ("leader", "follower", "one", "minority", "majority", "all")
+"""Which nodes a fault hits. ``one`` is a node drawn from the seed."""
+
+NEEDS: Final = {
+    "linux": "signals to processes that /proc identifies",
+    "proxy": "the fault proxy on loopback, which every link passes through",
+    "namespaces": "a mount namespace of its own (unshare, nsenter, tmpfs)",
+}
+"""What a fault can need of the machine, by the word that a row uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaultRow:
+    """One fault of the catalogue.
+
+    Args:
+        kind: First part of the name, such as ``partition``.
+        variant: Second part, such as ``halves``; empty if the kind has none.
+        category: What fails in the world that it stands for.
+        what: What it does, in one line.
+        how: How it is done.
+        needs: Words of :data:`NEEDS`; all must hold.
+        target: The target when none is given.
+        targets: The targets that make sense.
+        built: Whether it can be injected; otherwise it is only known by name.
+    """
+
+    kind: str
+    variant: str
+    category: Category
+    what: str
+    how: str = ""
+    needs: tuple[str, ...] = ()
+    target: str = "one"
+    targets: tuple[str, ...] = TARGETS
+    built: bool = True
+
+    @property
+    def name(self) -> str:
+        """The name without a target."""
+        return f"{self.kind}:{self.variant}" if self.variant else self.kind
+
+
+_FEW: Final = ("leader", "follower", "one", "minority")
+_SINGLE: Final = ("leader", "follower", "one")
+
+
+def _partition(
+    variant: str, what: str, how: str, target: str, targets: tuple[str, ...]
+) -> FaultRow:
+    return FaultRow("partition", variant, "network", what, how, ("proxy",), target, targets)
+
+
+def _link(variant: str, what: str, how: str) -> FaultRow:
+    return FaultRow("link", variant, "network", what, how, ("proxy",))
+
+
+def _planned(category: Category, kind: str, **variants: str) -> tuple[FaultRow, ...]:
+    return tuple(
+        FaultRow(kind, variant.strip("_").replace("_", "-"), category, what, built=False)
+        for variant, what in variants.items()
+    )
+
+
+CATALOGUE: Final[tuple[FaultRow, ...]] = (
+    FaultRow(
+        "crash",
+        "",
+        "hardware",
+        "a node's processes end at once, without a word",
+        "SIGKILL to the node's whole process tree; what it wrote without fsync survives",
+        ("linux",),
+    ),
+    FaultRow(
+        "disk",
+        "full",
+        "hardware",
+        "the node's data directory has no byte left",
+        "its data lie on a small tmpfs, which a ballast file fills until ENOSPC",
+        ("linux", "namespaces"),
+    ),
+    FaultRow(
+        "pause",
+        "",
+        "timing",
+        "a node stands still, as in a long collection or a stopped virtual machine",
+        "SIGSTOP to the process tree, SIGCONT when the lease ends",
+        ("linux",),
+    ),
+    _partition(
+        "halves",
+        "the network splits in two; the target is on the smaller side",
+        "every link between the sides is cut both ways",
+        "one",
+        _FEW,
+    ),
+    _partition(
+        "isolate",
+        "the target is cut off from all other nodes",
+        "every link to and from the target is cut both ways",
+        "leader",
+        _SINGLE,
+    ),
+    _partition(
+        "one-way",
+        "the target is heard by the others and hears nothing",
+        "what others send to the target is withheld; what it sends passes",
+        "leader",
+        _SINGLE,
+    ),
+    _partition(
+        "flapping",
+        "the target is cut off and reachable again, over and over",
+        "its links are cut and healed in turns drawn from the seed",
+        "one",
+        _SINGLE,
+    ),
+    _link("slow", "bytes arrive late", "every chunk is delivered a fixed time later, in order"),
+    _link("jitter", "bytes arrive late by changing times", "a drawn time per chunk, in order"),
+    _link(
+        "loss",
+        "segments are lost and sent again",
+        "a drawn chunk, and what follows it, waits 200 ms, doubling with each further loss",
+    ),
+    _link(
+        "drop",
+        "connections are half-open: bytes vanish without an error",
+        "what is sent is swallowed; connections that lost bytes are reset at the end",
+    ),
+    _link("reset", "connections break", "each is aborted with RST, new ones too while it lasts"),
+    _link("bandwidth", "the link is narrow", "chunks are paced to a number of bytes per second"),
+    *_planned("hardware", "power-cut", _="everything that was not fsynced is lost"),
+    *_planned(
+        "hardware",
+        "disk",
+        eio="reads and writes fail with EIO",
+        slow="reads, writes and fsync take long",
+        readonly="the file system turns read-only",
+        rot="bits flip at rest",
+    ),
+    *_planned("hardware", "nic", down="a network interface goes down"),
+    *_planned("hardware", "memory", flip="a bit flips in a live replica's state"),
+    *_planned(
+        "software",
+        "memory",
+        leak="a process grows until it meets its limit",
+        full="no memory is left",
+    ),
+    *_planned("software", "fds", full="no file descriptor is left"),
+    *_planned("software", "cpu", busy="other work takes the processors"),
+    *_planned(
+        "network", "partition", bridge="two halves that only one node can reach both of"
+    ),
+    *_planned(
+        "network",
+        "dns",
+        nxdomain="names are said not to exist",
+        timeout="name servers do not answer",
+        wrong="names resolve to another address",
+    ),
+    *_planned(
+        "timing",
+        "clock",
+        skew="a node's clock runs ahead or behind",
+        jump="a node's clock jumps",
+    ),
+)  # fmt: skip
+"""All faults, those that are built first."""
+
+_BY_NAME: Final = {row.name: row for row in CATALOGUE}
+
+
+def fault_row(fault: Fault) -> FaultRow:
+    """Return the catalogue's row of ``fault``, whatever its target.
+
+    Raises:
+        ConfigError: There is no such fault; near matches are named.
+    """
+    name = f"{fault.kind}:{fault.variant}" if fault.variant else fault.kind
+    row = _BY_NAME.get(name)
+    if row is None:
+        raise ConfigError(f"fault '{name}': {_instead(fault.kind, name)}")
+    return row
+
+
+def _instead(kind: str, name: str) -> str:
+    """Say what a name that is not in the catalogue may have meant."""
+    built = [row.name for row in CATALOGUE if row.built]
+    variants = [row.name for row in CATALOGUE if row.kind == kind and row.built]
+    if name == kind and variants:
+        return f"needs a variant: {_any_of(variants)}"
+    if variants == [kind]:
+        return f"{kind} has no variants; write {kind}"
+    wanted = name.partition(":")[2] or name
+    by_variant = {row.variant: row.name for row in CATALOGUE if row.built and row.variant}
+    if variants:  # the kind is right: only its own variants can be meant
+        by_variant = {each.partition(":")[2]: each for each in variants}
+    near = [by_variant[each] for each in get_close_matches(wanted, by_variant, n=1, cutoff=0.6)]
+    near = near or variants or get_close_matches(name, built, n=2, cutoff=0.6)
+    if near:
+        return f"did you mean {_any_of(near)}?"
+    return f"there is {_any_of(built)}; `outlast faults` explains them"
+
+
+def _any_of(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def parse_faults(names: Iterable[str]) -> tuple[Fault, ...]:
+    """Read faults by name, check them, and fill in default targets.
+
+    Args:
+        names: Each a name, or several with commas between them. Order and repeats are kept.
+
+    Raises:
+        ConfigError: A name is unknown (near matches are named), not built yet, or its target
+            does not fit.
+
+    >>> [str(fault) for fault in parse_faults(["crash@leader,pause", "partition:halves"])]
+    ['crash@leader', 'pause@one', 'partition:halves@one']
+    """
+    given = [names] if isinstance(names, str) else names
+    parts = [part.strip() for name in given for part in name.split(",")]
+    return tuple(_read(part) for part in parts if part)
+
+
+def _read(name: str) -> Fault:
+    fault = Fault.parse(name)
+    row = fault_row(fault)
+    if not row.built:
+        near = [other.name for other in CATALOGUE if other.kind == row.kind and other.built]
+        hint = f"; built: {', '.join(near)}" if near else ""
+        raise ConfigError(f"fault '{row.name}': known by name, not built yet{hint}")
+    if "@" in name and fault.target not in row.targets:
+        near = get_close_matches(fault.target, row.targets, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"use {_any_of(list(row.targets))}"
+        raise ConfigError(f"fault '{name}': target '{fault.target}' does not fit; {hint}")
+    return Fault(fault.kind, fault.variant, fault.target or row.target)

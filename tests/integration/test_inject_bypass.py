@@ -1,0 +1,167 @@
+"""Connections that go around the proxy are named; those that may be there are not."""
+
+import asyncio
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from outlast.inject import bypasses, sockets
+from tests.support.inject_echo import HOST, Lab, lab
+
+pytestmark = pytest.mark.process
+
+CONNECT = """
+import socket, time
+sock = socket.create_connection(("{host}", {port}))
+print(1, flush=True)
+time.sleep(60)
+"""
+
+
+class Other:
+    """A process that is connected to a port."""
+
+    def __init__(self, port: int, host: str = HOST) -> None:
+        program = CONNECT.format(host=host, port=port)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        self.process.stdout.readline()
+        self.pid = self.process.pid
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait(5)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+def look(here: Lab, pids: dict[str, list[int]] | None = None) -> list[str]:
+    ports = here.proxy.dialled_ports()
+    return bypasses({here.server_port: "n1"}, pids or {}, here.proxy.pid, ports)
+
+
+def test_a_connection_through_the_proxy_is_no_bypass():
+    async def story() -> None:
+        async with lab() as here:
+            reader, writer = await here.client()
+            writer.write(b"x")
+            await reader.readexactly(1)
+            assert look(here) == []
+            assert bypasses({here.server_port: "n1"}, {}, here.proxy.pid) == []
+
+    asyncio.run(story())
+
+
+def test_a_direct_connection_of_another_node_is_named():
+    async def story() -> None:
+        async with lab() as here:
+            other = await asyncio.to_thread(Other, here.server_port)
+            try:
+                found = look(here, {"n2": [other.pid], "n1": [1]})
+                assert found == [
+                    f"n2 (pid {other.pid}) is connected to n1 {HOST}:{here.server_port} directly"
+                ]
+                assert look(here, {"n1": [other.pid]}) == [], "a node may talk to itself"
+                (unknown,) = look(here)
+                assert f"(pid {other.pid}) is connected to n1" in unknown
+            finally:
+                other.close()
+
+    asyncio.run(story())
+
+
+def test_a_client_in_the_proxys_own_process_is_found():
+    async def story() -> None:
+        async with lab() as here:
+            await here.client()
+            await asyncio.sleep(0.05)
+            with socket.create_connection((HOST, here.server_port)):
+                (found,) = look(here)
+                assert found.startswith(f"the drill itself (pid {here.proxy.pid}) is connected")
+            await asyncio.sleep(0.05)
+            assert look(here) == []
+
+    asyncio.run(story())
+
+
+def test_a_connection_by_ipv6_to_an_ipv4_listener_is_seen():
+    async def story() -> None:
+        async with lab() as here:
+            with socket.socket(socket.AF_INET6) as sock:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+                try:
+                    sock.connect(("::ffff:127.0.0.1", here.server_port))
+                except OSError:
+                    pytest.skip("this machine has no IPv6")
+                (found,) = look(here)
+                assert f"{HOST}:{here.server_port}" in found
+
+    asyncio.run(story())
+
+
+def test_connections_that_come_and_go_raise_no_false_alarm():
+    async def story() -> None:
+        async with lab() as here:
+            found = []
+
+            async def churn() -> None:
+                for _ in range(30):
+                    _, writer = await asyncio.open_connection(HOST, here.link.port)
+                    writer.write(b"x")
+                    await asyncio.sleep(0)
+                    writer.transport.abort()
+
+            task = asyncio.gather(*(churn() for _ in range(4)))
+            looks = 0
+            while not task.done():
+                found += look(here)
+                looks += 1
+                await asyncio.sleep(0)
+            await task
+            assert found == []
+            assert looks > 5
+
+    asyncio.run(story())
+
+
+def test_looking_costs_little():
+    async def story() -> None:
+        async with lab() as here:
+            for _ in range(50):
+                await here.client()
+            await asyncio.sleep(0.1)
+            begun = time.process_time()
+            for _ in range(5):
+                assert look(here) == []
+            assert (time.process_time() - begun) / 5 < 0.05
+
+    asyncio.run(story())
+
+
+def test_the_two_ways_to_ask_the_kernel_agree():
+    async def story() -> None:
+        async with lab() as here:
+            await here.client()
+            await asyncio.sleep(0.05)
+            ours = {here.link.port, here.server_port}
+            netlink = [
+                each for family in sockets._FAMILY for each in sockets._by_netlink(family, ours)
+            ]
+            assert sorted(netlink) == sorted(sockets._by_table(ours))
+            assert len(netlink) == 2
+            assert all(each.within and each.remote == HOST for each in netlink)
+
+    asyncio.run(story())
+
+
+def test_without_netlink_the_table_is_read(monkeypatch):
+    def refuse(family: int, towards: object) -> list[sockets.Established]:
+        raise PermissionError(family)
+
+    monkeypatch.setattr(sockets, "_by_netlink", refuse)
+    test_a_direct_connection_of_another_node_is_named()
