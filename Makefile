@@ -50,7 +50,7 @@ help:  ## list the commands
 
 setup: .venv/.test .venv/.engines  ## make .venv with everything, and the engines
 
-demo: .venv/.demo  ## a three-node cluster under load loses its leader again and again
+demo: .venv/.demo  ## break a cluster under load for 40 s, judge it, write outlast-demo.html
 	@.venv/bin/outlast demo
 
 test: setup  ## the whole suite, lint included
@@ -59,9 +59,11 @@ test: setup  ## the whole suite, lint included
 lint: .venv/.test  ## style, types and import contracts
 	@$(VENV) tools/lint.py
 
-bench: setup .venv/.bench  ## ours beside etcd and PySyncObj, and the log beside raw files
+bench: setup .venv/.bench  ## ours beside etcd and PySyncObj, the log beside raw files, drills
 	@$(VENV) -m benchmarks.replication
 	@$(VENV) -m benchmarks.log
+	@$(VENV) -m benchmarks.drill
+	@$(VENV) -m benchmarks.check --quick
 
 docs: .venv/.docs  ## the documentation, into docs/_build/html
 	@$(VENV) -m sphinx -n -W -q docs docs/_build/html
@@ -71,5 +73,5 @@ soak: setup  ## property, recovery and soak tests again and again, for SOAK_SECO
 	@$(VENV) tools/soak.py --seconds $(SOAK_SECONDS)
 
 clean:  ## remove everything that make made
-	rm -rf .venv .engines docs/_build build dist htmlcov .coverage .coverage.* \
+	rm -rf .venv .engines docs/_build build dist htmlcov outlast-demo.html .coverage .coverage.* \
 	  .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

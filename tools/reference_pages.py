@@ -24,7 +24,7 @@ _WIDTH = 96
 
 COMMANDS = (
     "serve", "node", "init", "demo", "call", "status", "member add", "member remove",
-    "transfer-leader", "lint", "data check",
+    "transfer-leader", "drill", "check", "faults", "heal", "lint", "data check",
 )  # fmt: skip
 
 CLI_HEAD = """\
@@ -54,9 +54,9 @@ nodes = 5
 | code | meaning | examples |
 | --- | --- | --- |
 | 0 | done | a result was printed; `serve` or `node` was asked to stop by SIGTERM |
-| 1 | done, and the answer is no | the command raised; `status` found no leader; `lint` found an error; `data check` found damage; `demo` failed. `node`: it failed while running, another start may help |
+| 1 | done, and the answer is no | the command raised; `status` found no leader; `lint` found an error; `check` found no order, `data check` found damage; `heal` could not undo something; `drill` and `demo`: failed. `node`: it failed while running, another start may help |
 | 2 | could not be done, and nothing happened | wrong arguments, nobody to reach, a directory that does not fit. `node`: another start would end the same |
-| 3 | unknown | a call was sent and not answered; `demo` proved nothing |
+| 3 | unknown | a call was sent and not answered; `check` reached a limit; `drill` and `demo`: void or unknown |
 | 130 | interrupted | Ctrl-C |
 """  # noqa: E501 - cells of a table cannot be broken
 
@@ -261,6 +261,62 @@ def metrics_page() -> str:
     return METRICS_HEAD + "".join(rows)
 
 
+# --- faults ------------------------------------------------------------------------------------
+
+FAULTS_HEAD = """\
+# Faults
+
+What a drill can break, by name: `KIND[:VARIANT][@TARGET]`, as in `crash@leader`. The target says
+which nodes are hit; `one` is a node drawn from the seed. `outlast faults` prints which of them
+this machine permits, and why not.
+
+Every fault is a lease: it ends by itself at its time, and when the drill dies. What ends it is
+written to a journal before it begins; [`outlast heal`](cli.md) and the start of the next drill
+read it. None needs root. The proxy sees bytes and not packets: a lost segment is a late one, as it
+is for a program behind TCP.
+
+<!-- Written by tools/reference_pages.py from outlast.inject.CATALOGUE. -->
+
+| fault | class | targets, the default first | what it does | how | needs |
+| --- | --- | --- | --- | --- | --- |
+"""
+
+FAULTS_NEEDS = """
+**Needs.** {needs}.
+
+**Evidence.** Without it a drill is `void`: for `crash`, that the processes are gone; for `pause`,
+state T of each; for a full disk, that no byte is free; for links, the bytes that were withheld,
+late, lost or dropped, the connections that were stalled or reset.
+
+## Known by name, not built yet
+
+| fault | class | what it will do |
+| --- | --- | --- |
+"""
+
+
+def faults_page() -> str:
+    """Return the page of faults, from the catalogue."""
+    from outlast.inject.core.catalogue import CATALOGUE, NEEDS
+
+    parts = [FAULTS_HEAD]
+    for row in CATALOGUE:
+        if row.built:
+            others = [target for target in row.targets if target != row.target]
+            targets = ", ".join([row.target, *others])
+            needs = ", ".join(row.needs)
+            cells = (f"`{row.name}`", row.category, targets, row.what, row.how, needs)
+            parts.append(f"| {' | '.join(map(cell, cells))} |\n")
+    needs = "; ".join(f"`{word}`: {meaning}" for word, meaning in NEEDS.items())
+    parts.append(FAULTS_NEEDS.format(needs=needs))
+    parts += [
+        f"| `{row.name}` | {row.category} | {cell(row.what)} |\n"
+        for row in CATALOGUE
+        if not row.built
+    ]
+    return "".join(parts)
+
+
 # --- all ---------------------------------------------------------------------------------------
 
 
@@ -276,6 +332,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "events.md": events_page,
     "metrics.md": metrics_page,
+    "faults.md": faults_page,
 }
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from outlast import blocking as blocking
+    from outlast import check as check
     from outlast import drill as drill
     from outlast import testing as testing
     from outlast.cluster.connect import connect as connect
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from outlast.kernel import KeyReusedError as KeyReusedError
     from outlast.kernel import LogFailedError as LogFailedError
     from outlast.kernel import LostError as LostError
+    from outlast.kernel import NoEffectError as NoEffectError
     from outlast.kernel import OutlastError as OutlastError
     from outlast.kernel import OverloadedError as OverloadedError
     from outlast.kernel import ProtocolError as ProtocolError
@@ -62,7 +64,7 @@ _NAMES = {
         "BarredError BulkheadFullError CircuitOpenError CommandError CommandTypeError"
         " ConfigError ConnectionLostError CorruptionError DataError DeadlineError DefiniteError"
         " DiskFullError DivergedError ElsewhereError FencedError HandshakeError IndefiniteError"
-        " InvariantError KeyReusedError LogFailedError LostError OutlastError OverloadedError"
+        " InvariantError KeyReusedError LogFailedError LostError NoEffectError OutlastError OverloadedError"
         " ProtocolError RateLimitedError RejectedError ReplyLostError SealedError"
         " SessionExpiredError TooLateError TrimmedError UnavailableError happened"
     ),
@@ -71,7 +73,7 @@ _NAMES = {
     "outlast.protect": "deadline",
     "outlast.detect": "Health Supervisor",
 }
-_MODULES = ("blocking", "drill", "testing")
+_MODULES = ("blocking", "check", "drill", "testing")
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 # Which extra brings a package that one of our modules asked for and did not find.
@@ -90,6 +92,8 @@ _EXTRA = {
     "obstore": "backup",
     "cryptography": "tls",
     "psutil": "system",
+    "jinja2": "drill",
+    "edn_format": "edn",
 }
 
 __all__ = [  # noqa: PLE0604 - the table's names; checkers read the imports above

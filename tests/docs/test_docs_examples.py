@@ -21,6 +21,9 @@ from cyclopts import CycloptsError
 import outlast
 from outlast.cli import main
 from outlast.cli.app import make_app
+from outlast.drill.loader import load_drill
+from outlast.drill.running import prepare
+from outlast.inject import parse_faults
 from tests.support.nodes import Nodes
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +33,11 @@ MARKDOWN = sorted(
     for path in [README, *(ROOT / "docs").rglob("*.md")]
     if "_build" not in path.parts and "decisions" not in path.parts
 )
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+DRILL = ROOT / "examples" / "drill_shop.py"
+"""Runs a drill of a minute when it is imported: tests/drills runs it, shorter."""
+SHOP = ROOT / "examples" / "shop.py"
+"""What that drill runs: a program, and no test of anything."""
+EXAMPLES = sorted({*(ROOT / "examples").glob("*.py")} - {DRILL, SHOP})
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
 SHELL = {"|", ">", ">>", "<", "&", "&&", ";"}
 
@@ -129,6 +136,32 @@ def test_the_tests_of_an_example_pass(path: Path) -> None:
     assert tests, f"{path.name} shows no test"
     for test in tests:
         test()
+
+
+def test_the_drill_on_the_first_screen_is_the_example() -> None:
+    shown = blocks(README, "python")[2].partition("\n")[2]
+    example = DRILL.read_text().partition("report = ")[0]
+    assert [line for line in shown.splitlines() if line] == [
+        line for line in example.splitlines() if line
+    ]
+
+
+def test_the_drill_of_the_example_is_loaded_and_not_run() -> None:
+    """Its last lines run it; the command line wants the class, and stops before them."""
+    assert "\nreport = drill.run(" in DRILL.read_text()
+    shop = load_drill(f"{DRILL}:Shop")
+    assert shop.promise() == "No acknowledged order is lost."
+    assert {name: spec.final for name, spec in shop.operations().items()} == {
+        "add": False,
+        "read": True,
+    }
+    prepared = prepare(shop, seconds=60, seed=7, home=str(DRILL.parent))
+    planned = [str(fault) for fault in parse_faults(shop.faults)]
+    assert prepared.view.planned == 2 * len(planned)
+
+
+def test_the_drill_of_the_example_names_the_service_beside_it() -> None:
+    assert f"python -m {SHOP.stem} " in load_drill(str(DRILL)).nodes.command
 
 
 @pytest.mark.process

@@ -12,9 +12,9 @@ from outlast.cli import main
 
 HERE = Path(__file__).parent
 HELP = [
-    "--help", "serve --help", "node --help", "init --help", "demo --help", "call --help",
+    "--help", "serve --help", "node --help", "init --help", "demo --help", "drill --help", "call --help",
     "status --help", "member --help", "member add --help", "member remove --help",
-    "transfer-leader --help", "lint --help", "data --help", "data check --help",
+    "transfer-leader --help", "check --help", "lint --help", "data --help", "data check --help",
 ]  # fmt: skip
 ERRORS = [
     "srve",
@@ -43,7 +43,17 @@ ERRORS = [
     "init --id n2 --peers n1=a:1,n2=b:1 --cluster c-1 --data . --json",
     "init --id n2 --peers n1=a:1,n2=b:1 --cluster c-1 --data n2 --json",
     "demo --seconds 1",
-    "demo --clients 0",
+    "demo --nodes 0",
+    "drill bnk",
+    "drill none.py:Shop",
+    "drill --faults partition:halfs",
+    "drill --faults crash@everyone",
+    "drill --faults clock:skew",
+    "drill --seconds -1",
+    "drill --nodes 12",
+    "drill --target broken-ack-early",
+    "drill bank.py:Bank",
+    "drill --report nowhere/report.html",
     "call",
     "call deposit '{\"account\"'",
     "call deposit '[1, 2]'",
@@ -58,6 +68,17 @@ ERRORS = [
     "member add 'n 4' --address 127.0.0.1:7403",
     "member remove n4 --at localhost:seven",
     "transfer-leader n2 --at 127.0.0.1:1",
+    "check",
+    "check nowhere.jsonl --model kv",
+    "check bank.py --model kv",
+    "check empty.jsonl --model kv",
+    "check history.jsonl",
+    "check history.jsonl --model registre",
+    "check history.jsonl --model queue",
+    "check history.jsonl --model register --seconds 0",
+    "check history.jsonl --modle register",
+    "check history.jsonl --model register --report stale.pdf",
+    "check torn.jsonl --model register",
     "lint bank.py:Bank",
     "lint bank.py:Bank --json",
     "lint sets.py:Bank",
@@ -80,6 +101,13 @@ class Bank(StateMachine):
         return self.balances[account]
 """
 
+HISTORY = """\
+{"process": 0, "type": "invoke", "f": "write", "value": 1}
+{"process": 0, "type": "ok", "f": "write", "value": 1}
+{"process": 1, "type": "invoke", "f": "read", "value": null}
+{"process": 1, "type": "ok", "f": "read", "value": null}
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -87,6 +115,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "broken.py").write_text("import outlast\nx = 1 / 0\n")
     sets = BANK.replace("Table[str, int] = field(default_factory=Table)", "set[str]")
     (tmp_path / "sets.py").write_text(sets)
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "history.jsonl").write_text(HISTORY)
+    (tmp_path / "torn.jsonl").write_text(HISTORY[:-20])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     for name in ("bank", "broken", "sets"):

@@ -14,9 +14,6 @@ from typing import Any
 
 import pytest
 
-from outlast.host import default_world
-from outlast.kernel import HistoryEvent
-
 pytestmark = [pytest.mark.process, pytest.mark.timeout(90)]
 WAIT = 30.0
 
@@ -175,23 +172,3 @@ def test_ctrl_c_stops_the_nodes_and_a_second_start_continues(tmp_path: Path) -> 
         assert json.loads(out) == {"alice": 30}
     finally:
         assert stop(second, signal.SIGTERM) == 0
-
-
-def test_the_demonstration_survives_its_kills(tmp_path: Path) -> None:
-    history = tmp_path / "history.jsonl"
-    code, out, err = outlast(
-        "demo", "--seconds", "8", "--every", "2", "--clients", "4", "--json",
-        "--history", str(history), "--data", str(tmp_path / "data"),
-    )  # fmt: skip
-    assert code == 0, out + err
-    result = json.loads(out)
-    assert result["verdict"] == "survived"
-    assert result["lost"] == result["applied_twice"] == 0
-    assert result["faults"]
-    assert all("pid gone" in fault["evidence"] for fault in result["faults"])
-    lines = [json.loads(line) for line in history.read_text().splitlines()]
-    events = [HistoryEvent(**line) for line in lines]
-    acknowledged = [event for event in events if event.type == "ok"]
-    assert len(acknowledged) == result["operations"]["ok"]
-    assert {event.f for event in events} == {"transfer"}
-    assert default_world().storage.exists(str(tmp_path / "data" / "cluster.json"))

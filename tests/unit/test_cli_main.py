@@ -192,18 +192,3 @@ def test_arguments_reach_the_one_function(monkeypatch: pytest.MonkeyPatch) -> No
     assert settings.peers == {"n1": "127.0.0.1:7400", "n2": "127.0.0.1:7401"}
     assert (settings.node, settings.data, settings.http) == ("n2", "n2", "127.0.0.1:0")
     assert (settings.cluster, settings.address) == ("c-1", "127.0.0.1:7401")
-
-
-def test_the_demonstrations_verdict_is_the_exit_code(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from outlast.drill.demo import DemoView
-
-    async def fake(*_: Any) -> DemoView:
-        return view
-
-    monkeypatch.setattr(run, "_demo", fake)
-    for verdict, code in (("survived", 0), ("failed", 1), ("void", 3), ("unknown", 3)):
-        view = DemoView(30.0, verdict=verdict)  # type: ignore[arg-type]
-        assert main(["demo", "--json"]) == code
-        assert f'"verdict": "{verdict}"' in capsys.readouterr().out

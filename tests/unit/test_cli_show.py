@@ -1,32 +1,11 @@
 """How results look: tables, verdicts, and that nothing is said by colour alone."""
 
-import io
 import json
-
-import pytest
 
 from outlast.cli import show
 from outlast.cluster.overview import NodeOverview, Overview
-from outlast.drill.core.ledger import Judgement
-from outlast.drill.demo import DemoView, FaultRow, NodeRow
-from outlast.kernel import HistoryEvent
 from outlast.log.wal import Damage, ScanReport, Status
 from outlast.state import Finding
-
-
-def judgement(**changes: int) -> Judgement:
-    facts = {
-        "acknowledged": 1234, "unknown": 0, "lost": 0, "applied_twice": 0, "money_in": 10,
-        "money_found": 10, **changes,
-    }  # fmt: skip
-    return Judgement(**facts, problems=())
-
-
-def view(verdict: str | None, **changes: object) -> DemoView:
-    made = DemoView(30.0, verdict=verdict, judgement=judgement())  # type: ignore[arg-type]
-    for name, value in changes.items():
-        setattr(made, name, value)
-    return made
 
 
 def test_columns_align_numbers_to_the_right_and_show_the_missing() -> None:
@@ -36,70 +15,6 @@ def test_columns_align_numbers_to_the_right_and_show_the_missing() -> None:
 
 def test_columns_without_rows_are_the_header() -> None:
     assert show.columns(["node", "lag"], []) == "node  lag"
-
-
-def test_a_survived_demonstration_says_what_held() -> None:
-    assert show.sentence(view("survived")) == (
-        "survived: 1,234 acknowledged transfers: all there, none applied twice, no money created"
-    )
-
-
-@pytest.mark.parametrize("verdict", ["failed", "void", "unknown", None])
-def test_no_other_verdict_claims_that_all_is_there(verdict: str | None) -> None:
-    said = show.sentence(view(verdict, why=["source-1 holds 5 where at most 3 is due"]))
-    assert said.startswith(f"{verdict or 'unknown'}: ")
-    assert "all there" not in said
-
-
-def test_a_failed_demonstration_names_what_broke() -> None:
-    said = show.sentence(view("failed", why=["10 was paid in and 12 is there"]))
-    assert said == "failed: 1,234 acknowledged transfers: 10 was paid in and 12 is there"
-
-
-def test_a_fault_without_evidence_is_marked() -> None:
-    fault = FaultRow("crash@leader", ("n2",), 0)
-    assert "NO EVIDENCE" in show.fault_line(fault)
-    fault.evidence, fault.gap_ms = "kill -9, pid gone: 77", 147.4
-    assert show.fault_line(fault) == (
-        "crash@leader  n2        no write for 147 ms      kill -9, pid gone: 77"
-    )
-
-
-def test_progress_off_a_terminal_is_lines_that_do_not_repeat(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    now = view(None, phase="under load", elapsed=0.0)
-    with show.DemoScreen() as screen:
-        for elapsed in (0.0, 0.5, 1.0):
-            now.elapsed = elapsed
-            screen.show(now)
-        now.faults.append(FaultRow("crash@leader", ("n2",), 0, evidence="pid gone: 7"))
-        for elapsed in (1.5, 2.0):
-            now.elapsed = elapsed
-            screen.show(now)
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("under load") == 1
-    assert err.count("acknowledged") == 2
-    assert err.count("crash@leader: n2: pid gone: 7") == 1
-
-
-def test_the_live_table_shows_stale_cells_as_missing() -> None:
-    from rich.console import Console
-
-    now = view(None)
-    now.nodes = [
-        NodeRow("n1", 11, "running", "leader", 3, 5000, 0),
-        NodeRow("n2", 0, "restarting", "leader", 2, 4000, 4),
-    ]
-    console = Console(file=io.StringIO(), width=100, no_color=True)
-    console.print(show.demo_table(now))
-    assert isinstance(console.file, io.StringIO)
-    lines = console.file.getvalue().splitlines()
-    first = next(line for line in lines if "n1" in line).split()
-    second = next(line for line in lines if "n2" in line).split()
-    assert first == ["n1", "11", "running", "leader", "3", "5,000", "0"]
-    assert second == ["n2", "-", "restarting", "-", "-", "-", "4"]
 
 
 def overview(leader: str) -> Overview:
@@ -138,7 +53,6 @@ def test_json_carries_the_schema_number() -> None:
         show.findings_json([]),
         show.checks_json([]),
         show.done("n1 leads", {}, as_json=True),
-        show.demo_json(view("survived")),
     ):
         assert json.loads(text)["schema"] == 1
 
@@ -158,10 +72,3 @@ def test_findings_are_lines_and_none_is_said_too() -> None:
     finding = Finding("error", "bank.py:Bank", "field gone", "raise version")
     assert show.findings_text([finding], "x") == "bank.py:Bank: error: field gone; raise version"
     assert show.findings_text([], "bank.py:Bank") == "bank.py:Bank: nothing found"
-
-
-def test_history_lines_read_back() -> None:
-    event = HistoryEvent(3, "ok", "transfer", {"id": "3-1"}, time=12)
-    row = show.history_line(event)
-    assert set(row) == {"process", "type", "f", "value", "time"}
-    assert HistoryEvent(**row) == event

@@ -5,7 +5,7 @@ from typing import Any
 from cyclopts import App, ArgumentCollection, Group, Parameter
 from cyclopts.config import Env, Toml
 
-from outlast.cli import inspection, run, use
+from outlast.cli import check, drill, faults, inspection, run, use
 
 _HELP = "Keep a Python service working while its parts fail, and prove that it does."
 _EPILOGUE = (
@@ -40,13 +40,14 @@ def make_app(*, show_config: bool = False) -> App:
         ],
     )
     app.group_commands = Group("Other", sort_key=9)
-    _run, _use, _inspect = (
-        Group(name, sort_key=number) for number, name in enumerate(("Run", "Use", "Inspect"), 1)
+    _run, _use, _prove, _inspect = (
+        Group(name, sort_key=number)
+        for number, name in enumerate(("Run", "Use", "Prove", "Inspect"), 1)
     )
     app.command(run.serve, group=_run)
     app.command(run.node, group=_run)
     app.command(run.init, group=_run)
-    app.command(run.demo, group=_run)
+    app.command(drill.demo, group=_run)
     app.command(use.call, group=_use)
     app.command(use.status, group=_use)
     member = App(name="member", help="Add a node to the cluster, or remove one.", group=_use)
@@ -54,6 +55,10 @@ def make_app(*, show_config: bool = False) -> App:
     member.command(use.remove)
     app.command(member)
     app.command(use.transfer_leader, group=_use)
+    app.command(drill.drill, group=_prove)
+    app.command(check.check, group=_prove)
+    app.command(faults.faults, group=_prove)
+    app.command(faults.heal, group=_prove)
     app.command(inspection.lint, group=_inspect)
     data = App(name="data", help="Look at a data directory.", group=_inspect)
     data.command(inspection.check)

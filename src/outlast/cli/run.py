@@ -1,21 +1,16 @@
-"""Commands that run nodes: serve, node, init, demo."""
+"""Commands that run nodes: serve, node, init."""
 
 import asyncio
-import contextlib
-import json
 import signal
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
-from outlast.cli import EXIT_INTERRUPTED, EXIT_NO, EXIT_OK, EXIT_UNKNOWN, show
+from outlast.cli import EXIT_INTERRUPTED, EXIT_OK, show
 from outlast.cli.access import Flag, Routes, parse_routes
 
 if TYPE_CHECKING:
     from outlast.cluster.local import LocalCluster
-    from outlast.drill.demo import DemoView
     from outlast.kernel import Event
     from outlast.state import ReplicaSettings
 
@@ -246,77 +241,3 @@ def init(
     )
     print(show.initialised(identity, data, peers, drawn=not cluster, as_json=json))
     return EXIT_OK
-
-
-def demo(
-    target: str = "bank",
-    /,
-    *,
-    seconds: float = 30.0,
-    clients: int = 16,
-    every: float = 4.0,
-    nodes: int = 3,
-    data: str | None = None,
-    json: Flag = False,
-    history: str | None = None,
-) -> int:
-    """Kill the leader of a cluster under load again and again; judge what is left.
-
-    Args:
-        target: A machine with deposit, transfer and balances; a ready one by default.
-        seconds: How long the load runs, at least 5.
-        clients: How many callers transfer money.
-        every: Seconds between kills.
-        nodes: How many nodes, 1 to 9.
-        data: Directory of the cluster; a temporary one by default.
-        json: Print the result as JSON.
-        history: File for the history of all operations, JSON lines.
-    """
-    from outlast.kernel import ConfigError
-
-    for name, value, least in (
-        ("--seconds", seconds, 5), ("--clients", clients, 1), ("--every", every, 0.5)
-    ):  # fmt: skip
-        if value < least:
-            message = f"{name} {value:g}: give at least {least:g}"
-            raise ConfigError(message)
-    with contextlib.ExitStack() as stack:
-        if data is None:
-            data = stack.enter_context(tempfile.TemporaryDirectory(prefix="outlast-demo-"))
-        record = stack.enter_context(_recorder(history)) if history is not None else None
-        from outlast.cluster import LocalCluster
-        from outlast.host import default_world
-
-        cluster = LocalCluster(default_world(), target, data, nodes=nodes, port=0, http_port=None)
-        options = {"seconds": seconds, "clients": clients, "every": every, "record": record}
-        view = asyncio.run(_demo(cluster, options))
-    print(show.demo_json(view) if json else show.demo_text(view))
-    return {"survived": EXIT_OK, "failed": EXIT_NO}.get(view.verdict or "", EXIT_UNKNOWN)
-
-
-async def _demo(cluster: "LocalCluster", options: dict[str, Any]) -> "DemoView":
-    from outlast.cluster.connect import connect
-    from outlast.drill.demo import Demo
-    from outlast.host import default_world
-
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    with show.DemoScreen() as screen:
-        return await Demo(
-            default_world(),
-            cluster,
-            lambda: connect(None, cluster.addresses, timeout=30.0),
-            show=screen.show,
-            **options,
-        ).run()
-
-
-@contextlib.contextmanager
-def _recorder(path: str) -> Iterator[Any]:
-    with Path(path).open("w", encoding="utf-8") as file:
-
-        def record(event: Any) -> None:
-            file.write(json.dumps(show.history_line(event)) + "\n")
-
-        yield record

@@ -11,6 +11,7 @@ from outlast.cluster.layout import LocalPlan, draw_cluster_id, hash_seed_of, loa
 from outlast.cluster.settings import EXIT_CANNOT_RUN
 from outlast.detect import Child, ChildSpec, RestartPolicy, Supervisor
 from outlast.kernel import ConfigError, DataError, File, NodeId, UnavailableError, World
+from outlast.log.files import read_tail
 
 _NS = 1_000_000_000
 _RESTARTS = RestartPolicy(
@@ -208,16 +209,7 @@ class LocalCluster:
 
     def complaint(self, node: str) -> str:
         """Return the last line in which ``node`` said why it cannot run; empty if it did not."""
-        path = f"{self._data}/{node}.log"
-        storage = self._world.storage
-        if not storage.exists(path):
-            return ""
-        file = storage.open(path, write=False)
-        try:
-            start = max(0, file.size() - _LOG_TAIL_BYTES)
-            text = file.pread(_LOG_TAIL_BYTES, start).decode(errors="replace")
-        finally:
-            file.close()
+        text = read_tail(self._world.storage, f"{self._data}/{node}.log", _LOG_TAIL_BYTES)
         said = [line for line in text.splitlines() if line.startswith(_COMPLAINT)]
         return said[-1].removeprefix(_COMPLAINT) if said else ""
 

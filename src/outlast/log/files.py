@@ -38,3 +38,14 @@ def read_whole(storage: Storage, path: str) -> bytes | None:
         return file.pread(file.size(), 0)
     finally:
         file.close()
+
+
+def read_tail(storage: Storage, path: str, size: int) -> str:
+    """Return the last ``size`` bytes of a file as text; empty if there is no such file."""
+    if not storage.exists(path):
+        return ""
+    file = storage.open(path, write=False)
+    try:
+        return file.pread(size, max(0, file.size() - size)).decode(errors="replace")
+    finally:
+        file.close()

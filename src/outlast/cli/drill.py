@@ -1,0 +1,250 @@
+"""Commands that prove: ``drill``, and ``demo``, which is the drill of our own cluster."""
+
+import json as json_text
+import secrets  # noqa: TID251 - a seed for whoever gives none; it is printed
+import shlex
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from threading import current_thread, main_thread
+from typing import TYPE_CHECKING, Any
+
+from outlast.cli import EXIT_NO, EXIT_OK, EXIT_UNKNOWN
+from outlast.cli.access import Flag
+from outlast.cli.drill_screen import DrillScreen
+
+if TYPE_CHECKING:
+    from outlast.drill import Drill, Report
+    from outlast.kernel import HistoryEvent
+
+_SEEDS = 1_000_000
+_EXITS = {"survived": EXIT_OK, "failed": EXIT_NO}
+BROKEN = "broken-"
+
+
+def drill(
+    name: str = "bank",
+    /,
+    *,
+    faults: str | None = None,
+    seconds: float = 60.0,
+    seed: int | None = None,
+    nodes: int | None = None,
+    target: str = "outlast",
+    report: str | None = None,
+    history: str | None = None,
+    json: Flag = False,
+) -> int:
+    """Break a running system on purpose, judge what its clients saw, say whether it survived.
+
+    Args:
+        name: bank (our own cluster), or FILE.py:Class of a drill of your own.
+        faults: Names with commas between them, as `outlast faults` lists them; the drill's own
+            by default.
+        seconds: How long the load runs, starting and judging aside.
+        seed: What schedule, victims and operations are drawn from; drawn and printed by default.
+        nodes: How many nodes, 1 to 9; the drill's own number by default.
+        target: For bank: outlast, or a node that breaks a promise on purpose, such as
+            broken-acks-early, which the drill must find.
+        report: File for the report, one HTML page that needs no network.
+        history: Directory for the histories, one file per workload, as `outlast check` reads.
+        json: Print the report as JSON.
+    """
+    if seed is None:
+        seed = secrets.randbelow(_SEEDS) + 1
+    chosen, home = _choose(name, nodes, target)
+    words = ["outlast", "drill", name, "--seconds", f"{seconds:g}", "--seed", str(seed)]
+    for option, value in (("--faults", faults), ("--nodes", nodes)):
+        if value is not None:
+            words += [option, str(value)]
+    if target != "outlast":
+        words += ["--target", target]
+    return _run(
+        chosen,
+        seconds=seconds,
+        seed=seed,
+        faults=faults,
+        home=home,
+        command=shlex.join(words),
+        report=report,
+        history=history,
+        json=json,
+    )
+
+
+def demo(
+    *,
+    seconds: float = 40.0,
+    seed: int | None = None,
+    nodes: int = 3,
+    report: str | None = "outlast-demo.html",
+    history: str | None = None,
+    json: Flag = False,
+) -> int:
+    """Show a cluster that survives: `outlast drill bank`, with a report to open.
+
+    Args:
+        seconds: How long the load runs.
+        seed: What everything is drawn from; drawn and printed by default.
+        nodes: How many nodes, 1 to 9.
+        report: File for the report.
+        history: Directory for the histories.
+        json: Print the report as JSON.
+    """
+    return drill(
+        seconds=seconds, seed=seed, nodes=nodes, report=report, history=history, json=json
+    )
+
+
+def _choose(name: str, nodes: int | None, target: str) -> "tuple[type[Drill], str]":
+    """Return the drill, and the directory where its processes run."""
+    from outlast.drill.api import NODES_MAX
+    from outlast.kernel import ConfigError
+
+    if nodes is not None and not 1 <= nodes <= NODES_MAX:
+        message = f"--nodes {nodes}: give 1 to {NODES_MAX}"
+        raise ConfigError(message)
+    if name == "bank":
+        from outlast.drill.cluster_drill import bank_drill
+
+        return bank_drill(nodes=nodes or 3, **_canary(target)), str(Path.cwd())
+    if target != "outlast":
+        message = f"--target {target}: only for the drill bank; {name} says itself what it runs"
+        raise ConfigError(message)
+    from outlast.drill.loader import load_drill
+
+    chosen = load_drill(name)
+    if nodes is not None:
+        chosen = _with_nodes(chosen, nodes)
+    return chosen, str(Path(name.partition(".py")[0] + ".py").resolve().parent)
+
+
+def _with_nodes(chosen: "type[Drill]", nodes: int) -> "type[Drill]":
+    from dataclasses import replace
+
+    return type(chosen.__name__, (chosen,), {
+        "nodes": replace(chosen.nodes, count=nodes), "__doc__": chosen.__doc__,
+        "__module__": chosen.__module__,
+    })  # fmt: skip
+
+
+def _canary(target: str) -> dict[str, Any]:
+    """Return what runs the target: our own nodes, or broken ones."""
+    if target == "outlast":
+        return {}
+    from difflib import get_close_matches
+
+    from outlast.kernel import ConfigError
+    from outlast.testing.broken.node import BROKEN as BREAKAGES
+
+    known = ["outlast", *(f"{BROKEN}{name}" for name in BREAKAGES)]
+    if target not in known:
+        near = get_close_matches(target, known, 1, 0.5)
+        hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}"
+        message = f"--target {target}: {hint}"
+        raise ConfigError(message)
+    breakage = target.removeprefix(BROKEN)
+    return {
+        "program": "outlast.testing.broken.node",
+        "environment": {"OUTLAST_BROKEN": breakage},
+        "label": f"a broken cluster on purpose ({breakage}): {BREAKAGES[breakage].breaks}",
+    }
+
+
+def _run(
+    chosen: "type[Drill]",
+    *,
+    seconds: float,
+    seed: int,
+    faults: str | None,
+    home: str,
+    command: str,
+    report: str | None,
+    history: str | None,
+    json: bool,
+) -> int:
+    from outlast.drill.running import prepare, run_in_thread
+
+    writable(report)
+    with ExitStack() as stack:
+        histories = stack.enter_context(Histories(history)) if history is not None else None
+        prepared = prepare(
+            chosen,
+            seconds=seconds,
+            seed=seed,
+            faults=faults.split(",") if faults is not None else (),
+            home=home,
+            command=command,
+            record=histories.write if histories is not None else None,
+        )
+        prepared.show = stack.enter_context(DrillScreen(seed)).show
+        stack.enter_context(terminable())
+        found = run_in_thread(prepared)
+    print(json_text.dumps(found.as_json(), default=str) if json else found)
+    if report is not None:
+        write_report(found, report)
+        if not json:
+            print(f"report: {report}")
+    return _EXITS.get(found.verdict, EXIT_UNKNOWN)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end the drill as Ctrl-C does: in order, with nothing left behind."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def writable(report: str | None) -> None:
+    """Refuse before the drill a report that could not be written after it."""
+    from outlast.kernel import ConfigError
+
+    if report is None:
+        return
+    path = Path(report)
+    if path.is_dir() or not path.parent.is_dir():
+        message = f"--report {report}: name a file in a directory that exists, such as shop.html"
+        raise ConfigError(message)
+
+
+def write_report(found: "Report", report: str) -> None:
+    """Write the page of a report."""
+    from outlast.drill.page import page
+
+    Path(report).write_text(page(found), encoding="utf-8")
+
+
+class Histories:
+    """Writes one history per workload into a directory, as the drill goes on."""
+
+    def __init__(self, directory: str) -> None:
+        self._folder = Path(directory)
+        self._files: dict[str, Any] = {}
+
+    def __enter__(self) -> "Histories":
+        """Make the directory."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.close()
+
+    def write(self, name: str, header: Mapping[str, Any], event: "HistoryEvent") -> None:
+        """Append one event to the history of workload ``name``."""
+        from outlast.check import line_of
+
+        file = self._files.get(name)
+        if file is None:
+            path = self._folder / f"{name}.jsonl"
+            file = self._files[name] = path.open("w", encoding="utf-8")
+            file.write(json_text.dumps(header) + "\n")
+        file.write(line_of(event) + "\n")
