@@ -112,7 +112,7 @@ CATALOGUE: Final[tuple[FaultRow, ...]] = (
     _partition(
         "isolate",
         "the target is cut off from all other nodes",
-        "every link to and from the target is cut both ways",
+        "every link between the target and the other nodes is cut both ways",
         "leader",
         _SINGLE,
     ),
