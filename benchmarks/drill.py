@@ -52,7 +52,7 @@ from benchmarks.common import (
     stop,
 )
 from benchmarks.proxy import round_trips, run_proxy, serve
-from outlast.drill import Node, Workload, operation, runner
+from outlast.drill import Node, Workload, operation, watching
 from outlast.drill.cluster_drill import ClusterClient
 from outlast.drill.lab import Lab
 from outlast.drill.loader import load_drill
@@ -230,11 +230,11 @@ class Run:
         while self.way == "watched":
             await self.lab.statuses()
             number += 1
-            if number % runner._LOOK_AROUND_EVERY == 1:
+            if number % watching.LOOK_AROUND_EVERY == 1:
                 begin = time.thread_time()
                 self.lab.look_around()
                 looks.append(time.thread_time() - begin)
-            await asyncio.sleep(runner._LOOK_SECONDS)
+            await asyncio.sleep(watching.LOOK_SECONDS)
 
 
 def run(target: str, way: str, clients: int, seconds: float, workdir: Path) -> Result:

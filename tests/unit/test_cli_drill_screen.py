@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from outlast.cli.drill_screen import DrillScreen, load_line
-from outlast.drill.runner import NodeView, View
+from outlast.drill.watching import NodeView, View
 
 VIEW = View(
     "bank", 60.0, "under load", 12.0, planned=9, injected=2, ok=1_234, fail=5, info=6, rate=103.0,

@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from outlast.drill.runner import View
+    from outlast.drill.watching import View
 
 _LINES = 10
 _SAY_EVERY = 5.0

@@ -2,73 +2,33 @@
 
 import asyncio
 import gc
-import os
-import platform
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from outlast.check import check, history_of
 from outlast.drill.api import Drill, workloads_of
 from outlast.drill.core import schedule
-from outlast.drill.core.detection import sign, who_leads
-from outlast.drill.core.timeline import Done, Window, recovered
-from outlast.drill.core.witness import Spans, Witness
+from outlast.drill.core.timeline import Done, recovered
+from outlast.drill.judging import judge_workload, versions
 from outlast.drill.lab import Lab
-from outlast.drill.nemesis import Injected, Nemesis
-from outlast.drill.report import InvariantReport, NodeState, Report, WorkloadReport
+from outlast.drill.nemesis import Nemesis
+from outlast.drill.report import InvariantReport, Report
 from outlast.drill.summary import Found, summarise
 from outlast.drill.target import make_target
 from outlast.drill.volumes import make_volumes
+from outlast.drill.watching import View, Watcher
 from outlast.drill.workload import Running, by_name
 from outlast.inject import Journal, heal, parse_faults
 from outlast.kernel import ConfigError, Fault, HistoryEvent, Prng, World
 
 _NS = 1_000_000_000
-_LOOK_SECONDS = 0.12
-_LOOK_AROUND_EVERY = 4
 _POLL = 0.02
 _FINAL_SECONDS = 15.0
-_JUDGE_SECONDS = 60.0
 _PARTITION_NODES = 2
-_ERRORS_MAX = 5
 _PROCESSES = 1_000_000
 """Process numbers of a history set aside for each workload."""
-
-
-@dataclass(slots=True)
-class NodeView:
-    """One node while the drill runs."""
-
-    name: str
-    state: NodeState = "up"
-    term: int | None = None
-    applied: int | None = None
-    starts: int = 1
-
-
-@dataclass(slots=True)
-class View:
-    """What is shown while a drill runs."""
-
-    name: str
-    seconds: float
-    phase: str = "starting the nodes"
-    elapsed: float = 0.0
-    fault: str = ""
-    victims: tuple[str, ...] = ()
-    injected: int = 0
-    planned: int = 0
-    ok: int = 0
-    fail: int = 0
-    info: int = 0
-    rate: float = 0.0
-    nodes: list[NodeView] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
-    """Lines about faults that are over, the newest last."""
 
 
 @dataclass(slots=True)
@@ -106,14 +66,7 @@ class DrillRun:
     _lab: Lab = field(init=False)
     _running: Mapping[str, Running] = field(default_factory=dict)
     _nemesis: Nemesis = field(init=False)
-    _witness: Witness = field(default_factory=Witness)
-    _spans: Spans = field(default_factory=Spans)
-    _statuses: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
-    _signs: dict[int, tuple[int, str]] = field(default_factory=dict)
-    _terms: dict[int, int] = field(default_factory=dict)
-    _leader: str = ""
-    _term: int = 0
-    _stall_ns: int = 0
+    _watcher: Watcher = field(init=False)
     _began_ns: int = 0
 
     def __post_init__(self) -> None:
@@ -155,7 +108,7 @@ class DrillRun:
             stack.push_async_callback(asyncio.to_thread, journal.undo)
             await self._start(stack, journal, journal.make_directory())
             found = await self._load()
-        self._tell("judging the histories")
+        self._watcher.tell("judging the histories")
         return await self._judge(found)
 
     # --- start -----------------------------------------------------------------------------------
@@ -174,27 +127,30 @@ class DrillRun:
         )
         stack.push_async_callback(self._lab.stop)
         await self._lab.start()
+        running_all = list(self._running.values())
+        self._watcher = Watcher(self.world, self._lab, running_all, self.view, self.show)
         self._nemesis = Nemesis(
             self.world,
             self._lab,
             self._plan,
             0,
-            lambda: self._leader,
+            lambda: self._watcher.leader,
             self._progress,
             journal,
             volumes,
         )
+        self._watcher.injected = self._nemesis.injected
         names = list(self._lab.nodes)
-        for running in self._running.values():
+        for running in running_all:
             running.nodes = [self._lab.client_node(name, pinned=False) for name in names]
             running.pinned = [self._lab.client_node(name, pinned=True) for name in names]
-            running.answered = self._answered
+            running.answered = self._watcher.answered
             running.bytes_from = self._lab.bytes_to_pinned
             self._nemesis.pinned |= bool(running.pinned_count)
             if self.record is not None:
                 running.record = _recorder(self.record, running)
-        self._tell("preparing")
-        for running in self._running.values():
+        self._watcher.tell("preparing")
+        for running in running_all:
             await running.setup()
 
     # --- load ------------------------------------------------------------------------------------
@@ -202,14 +158,14 @@ class DrillRun:
     async def _load(self) -> Found:
         self._began_ns = began_ns = self.world.clock.monotonic_ns()
         started = datetime.fromtimestamp(self.world.clock.wall_ns() / _NS, UTC)
-        self._nemesis.began_ns = began_ns
+        self._nemesis.began_ns = self._watcher.began_ns = began_ns
         for running in self._running.values():
             running.began_ns = began_ns
-        await self._look(0)
+        await self._watcher.look(around=False)
         for running in self._running.values():
             running.start()
-        self._tell("under load")
-        watching = asyncio.ensure_future(self._watch())
+        self._watcher.tell("under load")
+        watching = asyncio.ensure_future(self._watcher.run())
         breaking = asyncio.ensure_future(self._break())
         # A full collection would stop clients and proxies together: a fault nobody injected.
         gc.collect()
@@ -220,7 +176,7 @@ class DrillRun:
                 watching.result()
             breaking.result()
             load_ns = self._now()
-            self._tell("final reads")
+            self._watcher.tell("final reads")
             for running in self._running.values():
                 await running.stop(running.workload.timeout + 2.0)
             final_ns = self._now()
@@ -235,12 +191,12 @@ class DrillRun:
             load_ns=load_ns,
             final_ns=final_ns,
             injected=self._nemesis.injected,
-            signs=self._signs,
+            signs=self._watcher.signs,
             running=list(self._running.values()),
             invariants=(*self._own_invariants(problems), *invariants),
             around=tuple(self._lab.around),
-            spans=self._spans.finish(load_ns),
-            stall_ns=self._stall_ns,
+            spans=self._watcher.spans.finish(load_ns),
+            stall_ns=self._watcher.stall_ns,
         )
 
     async def _break(self) -> None:
@@ -268,7 +224,7 @@ class DrillRun:
             except Exception as error:
                 said = f"{type(error).__name__}: {error}"
                 problems.append(f"{running.name}: verify ended with {said}")
-        await self._look(1)
+        await self._watcher.look(around=True)
         return problems, invariants
 
     def _own_invariants(self, problems: Sequence[str]) -> list[InvariantReport]:
@@ -284,79 +240,23 @@ class DrillRun:
             found.append(
                 InvariantReport("no node ends by itself", not exits, "; ".join(exits[:3]))
             )
-        if self._witness.observations:
-            detail = f"{self._witness.observations:,} observations of term, vote and leader"
+        if self._watcher.witness.observations:
+            detail = (
+                f"{self._watcher.witness.observations:,} observations of term, vote and leader"
+            )
             found.append(
                 InvariantReport(
                     "terms never go back, votes are never changed, one leader in a term",
-                    not self._witness.problems,
-                    "; ".join(self._witness.problems[:3]) or detail,
+                    not self._watcher.witness.problems,
+                    "; ".join(self._watcher.witness.problems[:3]) or detail,
                 )
             )
         return found
 
-    # --- watching --------------------------------------------------------------------------------
+    # --- waiting ---------------------------------------------------------------------------------
 
     def _now(self) -> int:
         return self.world.clock.monotonic_ns() - self._began_ns
-
-    async def _watch(self) -> None:
-        number = 0
-        while True:
-            number += 1
-            await self._look(number)
-            began_ns = self.world.clock.monotonic_ns()
-            await self.world.timers.sleep(_LOOK_SECONDS)
-            late_ns = self.world.clock.monotonic_ns() - began_ns - int(_LOOK_SECONDS * _NS)
-            self._stall_ns = max(self._stall_ns, late_ns)
-
-    async def _look(self, number: int) -> None:
-        """Ask the nodes, note what they say, and show it."""
-        for running in self._running.values():
-            running.check()
-        self._statuses = await self._lab.statuses()
-        now = self._now()
-        leader, term = who_leads(self._statuses)
-        self._leader, self._term = leader, max(term, self._term)
-        for name, facts in self._statuses.items():
-            if facts is not None:
-                self._witness.observe(facts)
-            self._spans.sample(name, self._state(name, facts), max(0, now))
-        self._notice(now)
-        if number % _LOOK_AROUND_EVERY == 1:
-            self._lab.look_around()
-        self._refresh(now)
-
-    def _state(self, name: str, facts: Mapping[str, Any] | None) -> NodeState:
-        node = self._lab.nodes[name]
-        if not node.running:
-            return "down"
-        if node.paused:
-            return "paused"
-        current = self._nemesis.current
-        if current is not None and current.cuts_off and name in current.aim.victims:
-            return "cut"
-        role = str(facts.get("role", "")) if facts is not None else ""
-        if role in {"leader", "follower", "candidate"}:
-            return role  # type: ignore[return-value]
-        return "up"
-
-    def _notice(self, now: int) -> None:
-        """Remember the first sign that the target noticed the fault in force."""
-        number = len(self._nemesis.injected) - 1
-        if number < 0 or number in self._signs:
-            return
-        one = self._nemesis.injected[number]
-        term = self._terms.setdefault(number, self._term)
-        found = sign(self._statuses, one.aim.victims, one.leader, term)
-        if found and one.active:
-            self._signs[number] = (now - one.start_ns, found)
-
-    def _answered(self, node: str, answered: bool) -> None:
-        """A pinned client of ``node`` has had an answer, or none in time."""
-        current = self._nemesis.current
-        if answered and current is not None and node in current.asked:
-            current.asked[node] += 1
 
     async def _progress(self, at_ns: int) -> int | None:
         """Wait until every workload has succeeded in every way since ``at_ns``."""
@@ -364,7 +264,7 @@ class DrillRun:
         needed = [kind for running in self._running.values() for kind in running.needed]
         seen: list[Done] = []
         counted = {name: len(running.done) for name, running in self._running.items()}
-        self._report_last()
+        self._watcher.say_last()
         while self._now() < at_ns + int(within * _NS):
             for name, running in self._running.items():
                 seen += running.done[counted[name] :]
@@ -374,42 +274,6 @@ class DrillRun:
                 return found
             await self.world.timers.sleep(_POLL)
         return None
-
-    def _report_last(self) -> None:
-        one = self._nemesis.injected[-1]
-        fault = one.planned.fault
-        self.view.said.append(
-            f"{fault} at {one.start_ns / _NS:.1f} s on {' '.join(one.aim.victims)}:"
-            f" {one.evidence or 'NO EVIDENCE'}"
-        )
-
-    def _tell(self, phase: str) -> None:
-        self.view.phase = phase
-        self.show(self.view)
-
-    def _refresh(self, now: int) -> None:
-        view = self.view
-        elapsed = max(0.0, now / _NS)
-        view.elapsed = min(elapsed, self.seconds)
-        for kind in ("ok", "fail", "info"):
-            setattr(view, kind, sum(r.counts[kind] for r in self._running.values()))
-        view.rate = view.ok / elapsed if elapsed > 0 else 0.0
-        current: Injected | None = self._nemesis.current
-        view.fault = str(current.planned.fault) if current is not None else ""
-        view.victims = current.aim.victims if current is not None else ()
-        view.injected = len(self._nemesis.injected)
-        view.nodes = [self._node_view(name, facts) for name, facts in self._statuses.items()]
-        self.show(view)
-
-    def _node_view(self, name: str, facts: Mapping[str, Any] | None) -> NodeView:
-        known = facts or {}
-        return NodeView(
-            name,
-            self._state(name, facts),
-            known.get("term"),
-            known.get("applied_index"),
-            self._lab.nodes[name].starts,
-        )
 
     # --- judging ---------------------------------------------------------------------------------
 
@@ -431,55 +295,7 @@ class DrillRun:
         )
 
 
-def judge_workload(running: Running) -> WorkloadReport:
-    """Judge the history of one workload."""
-    result = check(
-        history_of(running.events, running.header), running.model, seconds=_JUDGE_SECONDS
-    )
-    picture = drawing = ""
-    if result.counterexample is not None:
-        from outlast.check.picture import svg
-
-        picture, drawing = svg(result.counterexample), result.counterexample.text()
-    return WorkloadReport(
-        name=running.name,
-        model=running.model,
-        ok=running.counts["ok"],
-        fail=running.counts["fail"],
-        info=running.counts["info"],
-        verdict=result.verdict,
-        how=_how(result.how, running),
-        why=result.why,
-        seconds=round(result.seconds, 3),
-        picture=picture,
-        drawing=drawing,
-        refused=running.refused,
-        errors=dict(Counter(running.errors).most_common(_ERRORS_MAX)),
-    )
-
-
-def _how(how: str, running: Running) -> str:
-    if not running.refused:
-        return how
-    return f"{how}; {running.refused:,} reads not served by the node they were pinned to"
-
-
-def versions() -> dict[str, str]:
-    """Return what took part, for the report."""
-    from importlib.metadata import version
-
-    return {
-        "outlast": version("outlast"),
-        "Python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()}",
-        "processors": str(os.cpu_count()),
-    }
-
-
 def _recorder(
     record: Callable[[str, Mapping[str, Any], HistoryEvent], None], running: Running
 ) -> Callable[[HistoryEvent], None]:
     return lambda event: record(running.name, running.header, event)
-
-
-__all__ = ["DrillRun", "NodeView", "View", "Window"]

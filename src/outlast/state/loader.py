@@ -7,11 +7,13 @@ import traceback
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from outlast.kernel import ConfigError
 from outlast.state.machine import StateMachine
 from outlast.state.spec import machine_spec
+
+T = TypeVar("T")
 
 READY = {"bank": "outlast.state.ready.bank:Bank", "kv": "outlast.state.ready.kv:Kv"}
 """Machines that are served by a short name."""
@@ -34,13 +36,23 @@ def load_machine(target: str) -> type[StateMachine]:
         place, name = name, ""
     elif name.endswith(".py"):
         place, name = f"{place}:{name}", ""
-    module = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
-    cls = _chosen(place, name, module)
+    module = load_file(Path(place)) if place.endswith(".py") else _from_name(place)
+    cls = choose_class(place, name, module, StateMachine)
     machine_spec(cls)
     return cls
 
 
-def _from_file(path: Path) -> ModuleType:
+def load_file(path: Path, *, until: type[BaseException] | tuple[()] = ()) -> ModuleType:
+    """Run a Python file as a module and return it.
+
+    Args:
+        path: The file. Its directory is put first on ``sys.path``.
+        until: What the file may raise to say that nothing after it is wanted: what was defined
+            before stands in the module.
+
+    Raises:
+        ConfigError: No such file (near names are offered), or what it raised, with its line.
+    """
     if not path.is_file():
         folder = path.parent
         near = get_close_matches(path.name, [p.name for p in folder.glob("*.py")] or [], 1, 0.5)
@@ -63,6 +75,8 @@ def _from_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
+    except until:
+        pass
     except BaseException as error:
         del sys.modules[name]
         if isinstance(error, ConfigError) or not isinstance(error, Exception | SystemExit):
@@ -101,29 +115,35 @@ def _import_line(error: BaseException, file: str) -> str:
     return f"{file}: {said}"
 
 
-def _chosen(place: str, name: str, module: ModuleType) -> type[StateMachine]:
-    machines = {
+def choose_class(place: str, name: str, module: ModuleType, base: type[T]) -> type[T]:
+    """Return the subclass of ``base`` called ``name``, or the only one that ``module`` defines.
+
+    Raises:
+        ConfigError: There is none of that name (near ones are offered), several, or another
+            kind of class.
+    """
+    word = base.__name__
+    own = {
         key: value
         for key, value in vars(module).items()
         if isinstance(value, type)
-        and issubclass(value, StateMachine)
+        and issubclass(value, base)
         and value.__module__ == module.__name__
     }
     if not name:
-        if len(machines) == 1:
-            return next(iter(machines.values()))
-        found = ", ".join(machines) or "none"
-        raise ConfigError(f"{place}: which class? It has these StateMachines: {found}")
+        if len(own) == 1:
+            return next(iter(own.values()))
+        raise ConfigError(f"{place}: which class? It has these {word}s: {_names(own)}")
     cls: Any = vars(module).get(name)
     if cls is None:
         known = [key for key, value in vars(module).items() if isinstance(value, type)]
-        near = get_close_matches(name, [*machines, *known], 1, 0.5)
-        if near:
-            hint = f"did you mean {near[0]}?"
-        else:
-            hint = f"it has these StateMachines: {', '.join(machines) or 'none'}"
+        near = get_close_matches(name, [*own, *known], 1, 0.5)
+        hint = f"did you mean {near[0]}?" if near else f"it has these {word}s: {_names(own)}"
         raise ConfigError(f"{place}: no class {name!r}; {hint}")
-    if not (isinstance(cls, type) and issubclass(cls, StateMachine)):
-        advice = f"write class {name}(StateMachine)"
-        raise ConfigError(f"{place}:{name} is not a StateMachine; {advice}")
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        raise ConfigError(f"{place}:{name} is not a {word}; write class {name}({word})")
     return cls
+
+
+def _names(found: dict[str, type[T]]) -> str:
+    return ", ".join(found) or "none"

@@ -8,6 +8,7 @@ invocation or never. Everything is drawn from the seed.
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from outlast.kernel import ConfigError, HistoryEvent, HistoryType, Prng
@@ -71,7 +72,7 @@ class _Run:
         self._info = info_millionths
         self._processes = clients
         for process in range(clients):
-            self._at(self._prng.below(NS), lambda now, who=process: self._invoke(now, who))
+            self._at(self._prng.below(NS), partial(self._invoke, process=process))
         while self._heap:
             now, _, act = heapq.heappop(self._heap)
             act(now)

@@ -1,6 +1,7 @@
 """Registers and key-value stores: each key holds one value, ``None`` when it is missing."""
 
-from collections.abc import Collection, Hashable, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from outlast.check.core.history import History
@@ -9,6 +10,7 @@ from outlast.check.core.operation import Operation
 from outlast.check.core.values import BadValueError, freeze, show
 from outlast.check.core.zones import decide_by_zones
 
+_READS_MAX = 100  # looked at for the first one that shows a change
 _ALIASES = {"get": "read", "put": "write"}
 
 
@@ -138,6 +140,26 @@ class Register(Model):
         if not isinstance(wanted, str):
             return op.f not in self.reads or wanted == state
         return isinstance(state, str | None) and wanted.startswith(state or "")
+
+    def spans(self, operations: Sequence[Operation]) -> Mapping[int, tuple[float, float]]:
+        """Where text is appended: return for each change when and where it was first read."""
+        if not any(op.f == "append" for op in operations):
+            return {}
+        reads = [op for op in operations if op.f in self.reads and isinstance(op.output, str)]
+        reads.sort(key=lambda op: op.end or 0)
+        ends = [op.end or 0 for op in reads]
+        spans: dict[int, tuple[float, float]] = {}
+        for op in operations:
+            if op.f not in {"append", "put", "write"} or not isinstance(op.value, str):
+                continue
+            place = bisect_left(ends, op.start)
+            for read in reads[place : place + _READS_MAX]:
+                found = read.output.find(op.value)
+                if found >= 0:
+                    when = read.start + found / (len(read.output) + 1)
+                    spans[op.index] = (when, when)
+                    break
+        return spans
 
     def decide(self, key: Any, part: History) -> Finding | None:
         """Decide at once when every value was written once and nothing was compared."""
