@@ -22,7 +22,7 @@ POOL = ThreadPoolExecutor(64)
 
 
 def ask(peer: str, method: str, path: str) -> bytes:
-    request = urllib.request.Request(f"http://{peer}/local{path}", method=method)  # noqa: S310
+    request = urllib.request.Request(f"http://{peer}/local{path}", method=method)
     with urllib.request.urlopen(request, timeout=1.0) as answer:  # noqa: S310
         return bytes(answer.read())
 

@@ -12,8 +12,8 @@ from outlast.cli import main
 
 HERE = Path(__file__).parent
 HELP = [
-    "--help", "serve --help", "node --help", "init --help", "demo --help", "drill --help", "call --help",
-    "status --help", "member --help", "member add --help", "member remove --help",
+    "--help", "serve --help", "node --help", "init --help", "demo --help", "drill --help",
+    "call --help", "status --help", "member --help", "member add --help", "member remove --help",
     "transfer-leader --help", "check --help", "lint --help", "data --help", "data check --help",
 ]  # fmt: skip
 ERRORS = [

@@ -74,7 +74,8 @@ def test_a_drill_that_was_imported_is_not_one_of_the_files_own() -> None:
     ("text", "target", "says"),
     [
         (SHOP, "drill_shop.py:Shp", r"drill_shop.py: no class 'Shp'; did you mean Shop\?"),
-        (SHOP, "drill_shop.py:Zebra", "drill_shop.py: no class 'Zebra'; it has these Drills: Shop"),
+        (SHOP, "drill_shop.py:Zebra",
+         "drill_shop.py: no class 'Zebra'; it has these Drills: Shop"),
         (SHOP + "\nclass Cart: ...", "drill_shop.py:Cart",
          r"drill_shop.py:Cart is not a Drill; write class Cart\(Drill\)"),
         (SHOP + "\nclass Two(Shop): ...", "drill_shop.py",

@@ -1,5 +1,7 @@
 """The plan of faults follows from the seed, fits into the time, and names its victims."""
 
+from itertools import pairwise
+
 import pytest
 
 from outlast.drill.core.schedule import QUIET_END, SLOT_MIN, least_seconds, plan
@@ -23,7 +25,7 @@ def test_faults_never_overlap_and_each_comes_equally_often(seconds: float, seed:
     planned = plan(FAULTS, seconds, seed)
     names = [str(one.fault) for one in planned]
     assert {names.count(str(fault)) for fault in FAULTS} == {len(names) // len(FAULTS)}
-    for one, following in zip(planned, planned[1:], strict=False):
+    for one, following in pairwise(planned):
         assert one.at_ns + one.lasts_ns + SLOT_MIN * NS * 0.4 <= following.at_ns
     last = planned[-1]
     assert last.at_ns + last.lasts_ns <= (seconds - QUIET_END) * NS
