@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from selectors import DefaultSelector
 from typing import Any, ClassVar
 
+from outlast.check import history_of
 from outlast.drill import Node, Workload, operation
 from outlast.drill.workload import Running
 from outlast.host import make_world
@@ -165,3 +166,39 @@ def load(workload: Workload, seconds: float = 5.0, **more: Any) -> Running:
 def ends(events: Sequence[HistoryEvent], f: str) -> list[HistoryEvent]:
     """The completions of operations ``f``."""
     return [event for event in events if event.f == f and event.type != "invoke"]
+
+
+def raising(error: BaseException, *, f: str = "", node: str = "") -> Behaviour:
+    """Raise ``error`` in operations ``f`` at ``node``; empty means all of them."""
+
+    async def behave(asked: str, at: str) -> None:
+        await asyncio.sleep(0.01)
+        if f in {"", asked} and node in {"", at}:
+            raise error
+
+    return behave
+
+
+def hanging(*, f: str = "", node: str = "") -> Behaviour:
+    """Never answer operations ``f`` at ``node``."""
+
+    async def behave(asked: str, at: str) -> None:
+        await asyncio.sleep(3600 if f in {"", asked} and node in {"", at} else 0.01)
+
+    return behave
+
+
+def assert_well_formed(running: Running) -> None:
+    """Each process has one operation open at a time, and none after its info."""
+    open_, over = set[Any](), set[Any]()
+    for event in running.events:
+        assert event.process not in over, f"{event} after the info of its process"
+        if event.type == "invoke":
+            assert event.process not in open_, f"{event} while another is open"
+            open_.add(event.process)
+        else:
+            open_.remove(event.process)
+        if event.type == "info":
+            over.add(event.process)
+    assert not open_, f"invoked and never ended: {open_}"
+    history_of(running.events, running.header)

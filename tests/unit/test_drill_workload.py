@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from outlast.check import history_of
 from outlast.drill import InvariantReport, NoEffectError, Workload, operation
 from outlast.drill import workload as module
-from outlast.drill.workload import Running, by_name
+from outlast.drill.workload import by_name
 from outlast.kernel import ConfigError, HistoryEvent, RejectedError
 from tests.support.drill_load import (
     NS,
@@ -17,49 +16,15 @@ from tests.support.drill_load import (
     Fake,
     FakeClient,
     Register,
+    assert_well_formed,
     ends,
+    hanging,
     in_virtual_time,
     load,
+    raising,
     running_on,
     workload_of,
 )
-
-
-def raising(error: BaseException, *, f: str = "", node: str = "") -> Behaviour:
-    """Raise ``error`` in operations ``f`` at ``node``; empty means all of them."""
-
-    async def behave(asked: str, at: str) -> None:
-        await asyncio.sleep(0.01)
-        if f in {"", asked} and node in {"", at}:
-            raise error
-
-    return behave
-
-
-def hanging(*, f: str = "", node: str = "") -> Behaviour:
-    """Never answer operations ``f`` at ``node``."""
-
-    async def behave(asked: str, at: str) -> None:
-        await asyncio.sleep(3600 if f in {"", asked} and node in {"", at} else 0.01)
-
-    return behave
-
-
-def assert_well_formed(running: Running) -> None:
-    """Each process has one operation open at a time, and none after its info."""
-    open_, over = set[Any](), set[Any]()
-    for event in running.events:
-        assert event.process not in over, f"{event} after the info of its process"
-        if event.type == "invoke":
-            assert event.process not in open_, f"{event} while another is open"
-            open_.add(event.process)
-        else:
-            open_.remove(event.process)
-        if event.type == "info":
-            over.add(event.process)
-    assert not open_, f"invoked and never ended: {open_}"
-    history_of(running.events, running.header)
-
 
 # --- outcomes ----------------------------------------------------------------------------------
 
@@ -195,14 +160,28 @@ def test_reads_that_a_node_refuses_to_its_pinned_client_are_counted_apart() -> N
 
 
 @pytest.mark.parametrize(
-    ("behave", "answered"),
-    [(raising(RejectedError("no"), node="n2"), True), (hanging(node="n2"), False)],
+    ("behave", "sends", "answered"),
+    [
+        (raising(RejectedError("no"), node="n2"), 40, True),
+        (raising(RejectedError("no leader in time"), node="n2"), 0, False),
+        (raising(ConnectionResetError(), node="n2"), 0, False),
+        (hanging(node="n2"), 0, False),
+    ],
 )
-def test_a_refusal_is_an_answer_of_the_node_and_silence_is_none(
-    behave: Behaviour, answered: bool
+def test_a_read_that_failed_was_answered_if_the_node_has_sent_something_meanwhile(
+    behave: Behaviour, sends: int, answered: bool
 ) -> None:
     heard: list[tuple[str, bool]] = []
-    load(workload_of(Fake(behave)), seconds=20, answered=lambda node, ok: heard.append((node, ok)))
+    sent = dict.fromkeys(("n1", "n2", "n3"), 0)
+
+    async def counted(f: str, node: str) -> None:
+        sent[node] += sends
+        await behave(f, node)
+
+    load(
+        workload_of(Fake(counted), clients=0), seconds=20, bytes_from=lambda node: sent[node],
+        answered=lambda node, ok: heard.append((node, ok)),
+    )  # fmt: skip
     assert {ok for node, ok in heard if node == "n2"} == {answered}
     assert {ok for node, ok in heard if node != "n2"} == {True}
 
@@ -306,7 +285,7 @@ class Unverified(Register):
 
 
 def test_a_set_up_that_does_not_work_is_named_with_its_line_and_reason() -> None:
-    where = f"test_drill_workload.py:{line_of(raising, 'raise error')}"
+    where = f"drill_load.py:{line_of(raising, 'raise error')}"
     running = running_on(workload_of(Fake(raising(KeyError("id"))), Unprepared))
     with pytest.raises(ConfigError, match=rf"setup of workload register, {where}: KeyError: 'id'"):
         in_virtual_time(running.setup())
@@ -331,199 +310,6 @@ def test_a_mistake_in_verify_is_named_and_what_else_kept_it_from_an_answer_comes
     running = running_on(workload_of(Fake(raising(ConnectionResetError("gone"))), Unverified))
     with pytest.raises(ConnectionResetError, match="gone"):
         in_virtual_time(running.verify())
-
-
-# --- the end -----------------------------------------------------------------------------------
-
-
-def test_operations_under_way_at_the_end_may_finish() -> None:
-    async def slow(f: str, node: str) -> None:
-        await asyncio.sleep(0.9)
-
-    running = load(workload_of(Fake(slow)), seconds=5.3)
-    assert running.counts["info"] == running.counts["fail"] == 0
-    assert_well_formed(running)
-
-
-def test_what_takes_longer_than_the_end_allows_has_no_known_outcome() -> None:
-    async def main() -> Running:
-        running = running_on(workload_of(Fake(hanging()), timeout=3600.0))
-        running.start()
-        await asyncio.sleep(5)
-        await running.stop(1.0)
-        return running
-
-    running = in_virtual_time(main())
-    assert {event.type for event in ends(running.events, "write")} <= {"info"}
-    assert {event.type for event in ends(running.events, "read")} == {"fail"}
-    assert_well_formed(running)
-
-
-def final(running: Running, within: float = 15.0) -> list[str]:
-    """Run the final reads and return the problems."""
-    found: list[str] = in_virtual_time(running.final(within))
-    return found
-
-
-def test_final_reads_ask_every_node() -> None:
-    fake = Fake()
-    assert final(running_on(workload_of(fake))) == []
-    assert fake.asked == [("read", "n1"), ("read", "n2"), ("read", "n3")]
-    assert fake.closed == fake.opened
-
-
-def test_final_reads_are_repeated_until_they_succeed() -> None:
-    async def behave(f: str, node: str) -> None:
-        if asyncio.get_running_loop().time() < 10:
-            raise ConnectionResetError
-
-    running = running_on(workload_of(Fake(behave)))
-    assert final(running) == []
-    kinds = [event.type for event in ends(running.events, "read")]
-    assert kinds.count("ok") == 3
-    assert kinds[0] == "fail"
-    assert_well_formed(running)
-
-
-@pytest.mark.parametrize("connects", [False, True])
-def test_a_final_read_that_never_succeeds_is_named_with_its_node(connects: bool) -> None:
-    def refuse(node: str) -> None:
-        if node == "n2" and not connects:
-            raise ConnectionRefusedError
-
-    fake = Fake(raising(ConnectionResetError(), node="n2"), connects=refuse)
-    problems = final(running_on(workload_of(fake)))
-    assert problems == ["register: final read at n2 never succeeded"]
-
-
-def test_operations_for_the_end_run_only_then() -> None:
-    class Members(Workload):
-        model = "set"
-        clients = 2
-        fake: Fake
-
-        async def connect(self, node: Any) -> FakeClient:
-            return FakeClient(self.fake, node)
-
-        @operation
-        async def add(self, client: FakeClient, value: int) -> None:
-            await client.ask("add")
-
-        @operation(final=True)
-        async def read(self, client: FakeClient) -> list[int]:
-            await client.ask("read")
-            return []
-
-    fake = Fake()
-    running = load(workload_of(fake, Members))
-    assert {f for f, _ in fake.asked} == {"add"}
-    assert running.needed == [("Members", False)]
-    assert running.pinned_count == 0
-    assert final(running) == []
-    assert [f for f, _ in fake.asked][-3:] == ["read"] * 3
-
-
-def test_final_reads_of_keys_ask_for_every_key_that_was_used() -> None:
-    class Keys(Register):
-        model = "kv"
-        read = None  # type: ignore[assignment]
-        write = None  # type: ignore[assignment]
-
-        @operation
-        async def put(self, client: FakeClient, key: str, value: str) -> None:
-            await client.ask("put")
-
-        @operation
-        async def get(self, client: FakeClient, key: str) -> str | None:
-            await client.ask(f"get {key}")
-            return None
-
-        @classmethod
-        def operations(cls) -> Any:
-            return {f: s for f, s in super().operations().items() if f in {"put", "get"}}
-
-    fake = Fake()
-    running = load(workload_of(fake, Keys), seconds=60)
-    keys = list(running.generator.keys)
-    fake.asked.clear()
-    assert len(keys) > 4
-    assert final(running) == []
-    assert [f for f, _ in fake.asked] == [f"get {key}" for key in keys]
-
-
-def test_set_up_and_verify_get_a_client_of_the_first_node() -> None:
-    seen: list[Any] = []
-
-    class Prepared(Register):
-        async def setup(self, client: FakeClient) -> None:
-            seen.append(client.node.name)
-
-        async def verify(self, client: FakeClient, events: Any) -> list[InvariantReport]:
-            seen.append((client.node.name, len(events)))
-            return [InvariantReport("kept", True)]
-
-    async def main() -> None:
-        running = running_on(workload_of(Fake(), Prepared))
-        await running.setup()
-        assert await running.verify() == [InvariantReport("kept", True)]
-
-    in_virtual_time(main())
-    assert seen == ["n1", ("n1", 0)]
-
-
-# --- closing -----------------------------------------------------------------------------------
-
-
-class Bare:
-    """A client without any way to close it."""
-
-    def __init__(self, fake: Fake, node: Any) -> None:
-        self.fake, self.node = fake, node
-
-    async def ask(self, f: str) -> None:
-        await FakeClient(self.fake, self.node).ask(f)
-
-
-class Blocking(Bare):
-    def close(self) -> None:
-        self.fake.closed.append(self.node.name)
-
-
-class Entered(Bare):
-    async def __aenter__(self) -> "Entered":
-        self.fake.closed.append("entered")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.fake.closed.append(self.node.name)
-
-    async def aclose(self) -> None:
-        raise AssertionError("closed twice")
-
-
-class Raises(Bare):
-    async def aclose(self) -> None:
-        self.fake.closed.append(self.node.name)
-        raise RuntimeError("already closed")
-
-
-class Hangs(Bare):
-    async def aclose(self) -> None:
-        self.fake.closed.append(self.node.name)
-        await asyncio.sleep(3600)
-
-
-@pytest.mark.parametrize(
-    ("client", "closed"),
-    [
-        (FakeClient, ["n1"]), (Blocking, ["n1"]), (Entered, ["entered", "n1"]), (Bare, []),
-        (Raises, ["n1"]), (Hangs, ["n1"]),
-    ],
-)  # fmt: skip
-def test_a_client_is_closed_once_however_that_is_called(client: Any, closed: list[str]) -> None:
-    fake = Fake()
-    load(workload_of(fake, pinned=False, clients=1, client=client))
-    assert fake.closed == closed
 
 
 # --- books -------------------------------------------------------------------------------------

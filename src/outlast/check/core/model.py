@@ -141,6 +141,13 @@ class Model:
         """
         return True
 
+    def onward(self, state: Any, op: Operation, movers: Sequence[Operation]) -> bool:
+        """Tell whether a shortest chain of ``movers`` to what ``op`` fits may pass ``state``.
+
+        Must never say no wrongly. It prunes the search.
+        """
+        return self.possible(state, op, movers)
+
     def spans(self, operations: Sequence[Operation]) -> Mapping[int, tuple[float, float]]:
         """Return hints about order, as intervals by index of the operation.
 

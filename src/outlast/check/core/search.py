@@ -344,8 +344,8 @@ class Search:
         """
         self.hopeless = False
         operations = [entry.op for entry in movers]
-        possible, states = self.model.possible, self.states
-        if not possible(states[sid], back.op, operations):
+        onward, states = self.model.onward, self.states
+        if not self.model.possible(states[sid], back.op, operations):
             self.hopeless = True
             return None
         first: dict[int, tuple[Entry, int] | None] = {sid: None}
@@ -359,7 +359,7 @@ class Search:
                     first[new] = step = first[here] or (entry, new)
                     if self.after(new, back.cls):
                         return step
-                    if possible(states[new], back.op, operations):
+                    if onward(states[new], back.op, operations):
                         queue.append(new)
             if len(first) > _CHAIN_MAX:
                 return None

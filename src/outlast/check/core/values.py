@@ -1,7 +1,7 @@
 """Values of histories as hashable keys, as numbers and as short text."""
 
 import json
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from fractions import Fraction
 from typing import Any
 
@@ -33,6 +33,15 @@ def freeze(value: Any) -> Hashable:
     if isinstance(value, set | frozenset):
         return ("list", *sorted(map(freeze, value), key=repr))
     return ("other", kind.__name__, repr(value))
+
+
+_PLAIN = frozenset({int, str})
+
+
+def freeze_all(values: Iterable[Any]) -> tuple[Hashable, ...]:
+    """Return the hashable twins of ``values``; quick for a long list of plain ones."""
+    kept = tuple(values)
+    return kept if _PLAIN.issuperset(map(type, kept)) else tuple(map(freeze, kept))
 
 
 def number(value: Any, what: str) -> int | Fraction:

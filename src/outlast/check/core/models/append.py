@@ -7,12 +7,11 @@ from outlast.check.core.cycles import decide_by_cycles
 from outlast.check.core.history import History
 from outlast.check.core.model import Finding, Model
 from outlast.check.core.operation import Operation
-from outlast.check.core.values import BadValueError, freeze, show
+from outlast.check.core.values import BadValueError, freeze, freeze_all, show
 
 Micro = tuple[str, Any, Any]
 """One part of a transaction: ``append`` or ``r``, the key, the value or the list read."""
 
-_PLAIN = frozenset({int, str})
 _RIGHT = '[["append", "x", 1], ["r", "x", null]] would be right'
 
 
@@ -35,8 +34,7 @@ def micros(op: Operation) -> tuple[Micro, ...]:
         elif shown is None:
             parts.append((f, key, ()))
         elif isinstance(shown, list | tuple):
-            plain = _PLAIN.issuperset(map(type, shown))
-            parts.append((f, key, tuple(shown) if plain else tuple(map(freeze, shown))))
+            parts.append((f, key, freeze_all(shown)))
         else:
             raise BadValueError(f"txn read {show(shown)}; a list would be right")
     return tuple(parts)

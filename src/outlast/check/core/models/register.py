@@ -141,6 +141,13 @@ class Register(Model):
             return op.f not in self.reads or wanted == state
         return isinstance(state, str | None) and wanted.startswith(state or "")
 
+    def onward(self, state: Any, op: Operation, movers: Sequence[Operation]) -> bool:
+        """A chain to a text goes by what the text begins with, unless values are compared."""
+        wanted = op.output if op.f in self.reads else op.result
+        if not isinstance(wanted, str) or any(mover.f == "cas" for mover in movers):
+            return True
+        return state is None or (isinstance(state, str) and wanted.startswith(state))
+
     def spans(self, operations: Sequence[Operation]) -> Mapping[int, tuple[float, float]]:
         """Where text is appended: return for each change when and where it was first read."""
         if not any(op.f == "append" for op in operations):

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from outlast.check.core.history import History
 from outlast.check.core.model import VALID, Finding, Model, invalid
 from outlast.check.core.operation import Operation
-from outlast.check.core.values import BadValueError, freeze, show
+from outlast.check.core.values import BadValueError, freeze, freeze_all, show
 
 _Read = tuple[frozenset[Hashable], Operation]
 
@@ -35,7 +35,7 @@ class Set(Model):
             return ("add", freeze(op.value))
         if op.kind == "info":
             return None
-        return ("read", tuple(map(freeze, self._values(op))))
+        return ("read", freeze_all(self._values(op)))
 
     @staticmethod
     def _values(op: Operation) -> Sequence[Any]:
@@ -49,7 +49,7 @@ class Set(Model):
         """Add a value, or compare the values read; a value shown twice fits no set."""
         if op.f == "add":
             return (state | {freeze(op.value)},)
-        values = [freeze(value) for value in self._values(op)]
+        values = freeze_all(self._values(op))
         return (state,) if len(values) == len(state) and frozenset(values) == state else ()
 
     def describe_state(self, state: Any) -> str:
@@ -65,7 +65,7 @@ class Set(Model):
         reads: list[_Read] = []
         for op in part.operations:
             if op.f == "read" and op.kind == "ok":
-                values = [freeze(value) for value in self._values(op)]
+                values = freeze_all(self._values(op))
                 shown = frozenset(values)
                 found = self._impossible(op, values, shown, adds)
                 if found is not None:
@@ -80,7 +80,7 @@ class Set(Model):
     def _impossible(
         self,
         op: Operation,
-        values: list[Hashable],
+        values: tuple[Hashable, ...],
         shown: frozenset[Hashable],
         adds: dict[Hashable, list[Operation]],
     ) -> Finding | None:
