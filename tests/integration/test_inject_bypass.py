@@ -1,6 +1,8 @@
 """Connections that go around the proxy are named; those that may be there are not."""
 
 import asyncio
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -8,7 +10,7 @@ import time
 
 import pytest
 
-from outlast.inject import bypasses, sockets
+from outlast.inject import bypass, bypasses, find_listeners, process_tree, sockets
 from tests.support.inject_echo import HOST, Lab, lab
 
 pytestmark = pytest.mark.process
@@ -165,3 +167,68 @@ def test_without_netlink_the_table_is_read(monkeypatch):
 
     monkeypatch.setattr(sockets, "_by_netlink", refuse)
     test_a_direct_connection_of_another_node_is_named()
+
+
+# --- ports that the proxy does not lead to -------------------------------------------------------
+
+LISTEN = """
+import socket, subprocess, sys, time
+sock = socket.create_server(("{host}", 0))
+print(sock.getsockname()[1], flush=True)
+sock.accept()
+time.sleep(60)
+"""
+
+
+def test_all_ports_of_a_node_and_its_children_are_found():
+    program = LISTEN.format(host=HOST)
+    shell = f"{sys.executable} -c '{program}' & wait"
+    process = subprocess.Popen(["sh", "-c", shell], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        assert find_listeners({"n1": process.pid}) == {port: "n1"}
+        assert find_listeners({"n1": 1 << 22}) == {}
+    finally:
+        for each in reversed(process_tree(process.pid)):
+            os.kill(each.pid, signal.SIGKILL)
+        process.communicate(timeout=5)
+
+
+def test_a_connection_of_nodes_to_a_port_beside_the_proxys_is_named_and_a_strangers_is_not():
+    async def story() -> None:
+        async with lab() as here:
+            with socket.create_server((HOST, 0)) as second:
+                others = {second.getsockname()[1]: "n1"}
+                other = await asyncio.to_thread(Other, *others)
+
+                def seen(pids: dict[str, list[int]]) -> list[str]:
+                    ports = here.proxy.dialled_ports()
+                    mine = {here.server_port: "n1"}
+                    return bypasses(mine, pids, here.proxy.pid, ports, others=others)
+
+                try:
+                    (found,) = seen({"n2": [other.pid]})
+                    assert found.startswith(f"n2 (pid {other.pid}) is connected to n1 {HOST}:")
+                    assert seen({"n1": [other.pid]}) == [], "a node may talk to itself"
+                    assert seen({}) == [], "somebody looks at a node"
+                finally:
+                    other.close()
+
+    asyncio.run(story())
+
+
+def test_a_connection_that_was_closed_while_its_owner_was_looked_for_is_no_bypass(monkeypatch):
+    async def story() -> None:
+        async with lab() as here:
+            other = await asyncio.to_thread(Other, here.server_port)
+
+            def slow(inodes: object, candidates: object) -> dict[int, list[int]]:
+                other.close()
+                time.sleep(0.05)
+                return {}
+
+            monkeypatch.setattr(bypass, "_owners", slow)
+            assert look(here) == []
+
+    asyncio.run(story())

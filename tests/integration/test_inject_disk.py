@@ -160,3 +160,30 @@ def test_wrong_settings_are_named(tmp_path):
                 await here.fill(seconds=0)
 
     asyncio.run(story())
+
+
+def test_a_command_runs_in_the_directory_that_it_is_given(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "home").mkdir()
+
+    async def story() -> None:
+        async with volume(tmp_path / "disk") as here:
+            for home, code in ((tmp_path / "home", 0), (tmp_path / "nowhere", 127)):
+                command = [*here.prefix_in(str(home)), "sh", "-c", f'test "$(pwd)" = {home}']
+                process = await start_process(command, log="/dev/null")
+                assert await process.wait() == code
+
+    asyncio.run(story())
+
+
+def test_a_volume_is_used_once_something_lies_in_it(tmp_path):
+    async def story() -> None:
+        async with volume(tmp_path) as here:
+            assert not here.used()
+            await here.fill(seconds=30)
+            assert not here.used(), "the ballast is ours"
+            await here.free()
+            put(here, "x")
+            assert here.used()
+
+    asyncio.run(story())

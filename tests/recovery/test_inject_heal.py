@@ -4,6 +4,7 @@ Drills here are real processes that are killed; heal is killed too, at its first
 and so on until none is left, and then run to the end.
 """
 
+import errno
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from outlast.inject import (
     Continue,
     HealReport,
     Journal,
+    KillMarked,
     ProcessId,
     RemoveFile,
     RemoveTree,
@@ -30,7 +32,7 @@ from outlast.inject import (
     identify,
     is_alive,
 )
-from outlast.inject.core.undo import Header, drill_id, header_line, undo_line
+from outlast.inject.core.undo import Header, drill_id, header_line, read_journal, undo_line
 from outlast.inject.identity import is_stopped, marked, send
 from outlast.inject.place import boot_word, open_place
 from outlast.kernel import ConfigError, World
@@ -314,6 +316,29 @@ def test_a_torn_last_line_is_no_damage(tmp_path):
     assert run_heal(state).clean
     assert not path.exists()
     assert os.listdir(state) == []
+
+
+def test_a_line_that_a_full_disk_cut_short_does_not_damage_the_next(tmp_path, monkeypatch):
+    journal = Journal.open(make_world(), directory=str(tmp_path / "state"))
+    write = os.write
+
+    def full(descriptor: int, data: bytes) -> int:
+        if len(data) <= 20:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, bytes(data)[: len(data) - 20])
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        journal.before(RemoveTree(str(tmp_path / f"outlast-drill-{journal.drill}-lost")))
+    monkeypatch.setattr(os, "write", write)
+    kept = RemoveTree(str(tmp_path / f"outlast-drill-{journal.drill}-kept"))
+    journal.before(kept)
+    text = read_journal(Path(journal.path).read_bytes(), journal.path)
+    assert text is not None
+    assert text.damage == ()
+    assert [undo for _, undo in text.open] == [KillMarked(), kept]
+    assert all(step.over for step in journal.undo())
+    journal.close()
 
 
 def test_damage_elsewhere_is_named_and_hides_nothing(tmp_path):

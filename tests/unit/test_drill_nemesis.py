@@ -63,7 +63,11 @@ class FakeLab:
         names = ["n1", "n2", "n3"]
         self.nodes = {
             name: SimpleNamespace(
-                process=SimpleNamespace(pid=100 + n), wanted=True, paused=False, starts=1
+                process=SimpleNamespace(pid=100 + n),
+                wanted=True,
+                paused=False,
+                starts=1,
+                running=True,
             )
             for n, name in enumerate(names, 1)
         }
@@ -114,7 +118,7 @@ class Sent:
             self.lab.note("resume", name)
 
         evidence = Evidence("stopped", 0, {"stopped": self.works})
-        return SimpleNamespace(evidence=evidence, resume=resume)
+        return SimpleNamespace(evidence=evidence, resume=resume, active=True)
 
 
 class FakeVolume:
@@ -126,6 +130,9 @@ class FakeVolume:
     async def fill(self, *, seconds: float) -> Evidence:
         self.lab.note(f"fill for {seconds:g}", self.name)
         return Evidence("disk full", 0, {"free_bytes": self.left})
+
+    def used(self) -> bool:
+        return True
 
     async def free(self) -> None:
         self.lab.note("free", self.name)

@@ -3,8 +3,10 @@
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, overload
 
+from outlast.drill.core.generate import READS, WRITES
 from outlast.drill.report import InvariantReport
 from outlast.kernel import ConfigError, HistoryEvent
 
@@ -142,6 +144,7 @@ class Nodes:
 
 
 NODES_MAX = 9
+SERVES_WITH = ("majority", "healing")
 PLACEHOLDERS = ("port", "dir", "node", "host", "peers")
 
 
@@ -221,13 +224,18 @@ class Workload:
 
     @classmethod
     def operations(cls) -> dict[str, OperationSpec]:
-        """Return the operations by the name of their method, in order of definition."""
+        """Return the operations by the name of their method, in order of definition.
+
+        A class takes one of its base back by setting the name to ``None``.
+        """
         found: dict[str, OperationSpec] = {}
         for base in reversed(cls.__mro__):
             for name, value in vars(base).items():
                 spec = getattr(value, _MARK, None)
                 if spec is not None:
                     found[name] = spec
+                elif not callable(value):  # as in ``read = None``: taken back
+                    found.pop(name, None)
         return found
 
 
@@ -263,14 +271,52 @@ def workloads_of(drill: Drill) -> list[Workload]:
     """Return what runs side by side: the drill's workloads, or the drill itself.
 
     Raises:
-        ConfigError: Definite. There are no operations.
+        ConfigError: Definite. There are no operations, one is not the model's, or a number of
+            the workload makes no sense.
     """
     found: list[Workload] = [make() for make in type(drill).workloads] or [drill]
     for workload in found:
-        if not workload.operations():
+        _check_workload(workload, workload.operations())
+    return found
+
+
+def _check_workload(workload: Workload, operations: Mapping[str, OperationSpec]) -> None:
+    name = type(workload).__name__
+    if not operations:
+        message = f"{name}: no operations; mark coroutine methods with @drill.operation"
+        raise ConfigError(message)
+    known = READS.get(workload.model, frozenset()) | WRITES.get(workload.model, frozenset())
+    for f in operations:
+        if known and f not in known:
             message = (
-                f"{type(workload).__name__}: no operations; mark coroutine methods with"
-                " @drill.operation"
+                f"{name}: operation {f!r}: model {workload.model} has"
+                f" {', '.join(sorted(known))}; name the method so"
             )
             raise ConfigError(message)
-    return found
+    if workload.clients < 1:
+        message = f"{name}: clients is {workload.clients}; give at least 1"
+        raise ConfigError(message)
+    for field_name in ("rate", "timeout"):
+        value = getattr(workload, field_name)
+        if not 0 < value < inf:
+            message = f"{name}: {field_name} is {value:g}; give more than 0"
+            raise ConfigError(message)
+
+
+def check_drill(drill: type[Drill]) -> None:
+    """Check what a drill says of itself beside its workloads.
+
+    Raises:
+        ConfigError: Definite. It has no nodes, or a word or number makes no sense.
+    """
+    name = drill.__name__
+    nodes = getattr(drill, "nodes", None)
+    if not hasattr(nodes, "start_seconds"):
+        said = "no nodes" if nodes is None else f"nodes is {nodes!r}"
+        raise ConfigError(f'{name}: {said}; write nodes = drill.Nodes("…")')
+    if drill.serves_with not in SERVES_WITH:
+        message = f"{name}: serves_with is {drill.serves_with!r}; use {' or '.join(SERVES_WITH)}"
+        raise ConfigError(message)
+    if not 0 < drill.recover_within < inf:
+        message = f"{name}: recover_within is {drill.recover_within:g}; give more than 0"
+        raise ConfigError(message)

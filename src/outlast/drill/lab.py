@@ -16,7 +16,7 @@ from typing import Any
 from outlast.drill.api import Node
 from outlast.drill.target import LOOPBACK, Target
 from outlast.host.process import ChildProcess, start_process
-from outlast.inject import Link, Proxy, bypasses, process_tree
+from outlast.inject import Link, Proxy, bypasses, find_listeners, process_tree
 from outlast.kernel import ConfigError, Prng, World
 from outlast.log.files import read_tail
 
@@ -40,6 +40,7 @@ class NodeProcess:
         name: Of the node.
         process: What runs, ``None`` between a kill and the next start.
         starts: How often it was started.
+        ended: How often it has ended by itself.
         wanted: Whether it should run now.
         paused: Whether it is stopped by us.
     """
@@ -47,6 +48,7 @@ class NodeProcess:
     name: str
     process: ChildProcess | None = None
     starts: int = 0
+    ended: int = 0
     wanted: bool = False
     paused: bool = False
     watch: "asyncio.Task[None] | None" = None
@@ -65,10 +67,10 @@ class Lab:
         world: The real world.
         target: What runs.
         folder: For logs.
+        home: Where the nodes run.
         prng: Of the proxy's draws.
         environment: What marks the processes as ours.
         prefix: What a node's command line is started under, such as a namespace.
-        may_exit: Whether a node that ends by itself is no finding.
     """
 
     world: World
@@ -82,6 +84,7 @@ class Lab:
     exits: list[str] = field(default_factory=list)
     around: list[str] = field(default_factory=list)
     proxy: Proxy = field(init=False)
+    _others: dict[int, str] = field(default_factory=dict)
     _stopping: bool = False
 
     def __post_init__(self) -> None:
@@ -193,7 +196,8 @@ class Lab:
         self.exits.append(
             f"{node.name} ended by itself with {_code(code)}{self.last_words(node.name)}"
         )
-        if node.starts > _RESTARTS_MAX:
+        node.ended += 1
+        if node.ended > _RESTARTS_MAX:
             node.wanted = False
             return
         await self.world.timers.sleep(_RESTART_SECONDS)
@@ -246,6 +250,12 @@ class Lab:
         """Return where the drill itself reaches ``name``."""
         return f"{LOOPBACK}:{self.proxy.links[f'{DRILL}-{name}'].port}"
 
+    async def look_for_listeners(self) -> None:
+        """Find out on which other ports nodes listen: to talk there is to go around the proxy."""
+        roots = {name: node.process.pid for name, node in self.nodes.items() if node.process}
+        found = await self.world.offload.run("listeners", lambda: find_listeners(roots))
+        self._others = found
+
     def look_around(self) -> None:
         """Note connections that do not go through the proxy.
 
@@ -262,7 +272,8 @@ class Lab:
 
     def _around(self, pids: Mapping[str, Sequence[int]]) -> list[str]:
         listeners = {port: name for name, port in self.target.ports.items()}
-        return bypasses(listeners, pids, self.proxy.pid, self.proxy.dialled_ports())
+        dialled = self.proxy.dialled_ports()
+        return bypasses(listeners, pids, self.proxy.pid, dialled, others=self._others)
 
     async def statuses(self) -> dict[str, Mapping[str, Any] | None]:
         """Ask every node that runs what it is."""

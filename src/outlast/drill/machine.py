@@ -85,6 +85,11 @@ class Proving(StateMachine):
         """Return how often each transfer was applied, by id."""
         return dict(self.transfers)
 
+    @query
+    def books(self) -> dict[str, dict[str, int]]:
+        """Return :meth:`balances` and :meth:`applied` as they are at one moment."""
+        return {"balances": self.balances(), "applied": self.applied()}
+
     # --- set and counters ------------------------------------------------------------------------
 
     @command

@@ -7,7 +7,7 @@ becomes of this process.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,9 @@ _NS = 1_000_000_000
 _MS = 1_000_000
 _SPARE_NS = 1_500_000_000
 """How much longer than planned a lease is: healing it in time is the nemesis' work."""
+_LEADER_NS = 2_000_000_000
+"""How long a fault that is meant for the leader waits until there is one."""
+_POLL_NS = 50_000_000
 _CUT = LinkFault(cut=True)
 LINK_FAULTS = {
     "slow": LinkFault(delay_ns=80 * _MS),
@@ -39,7 +42,10 @@ LINK_FAULTS = {
 
 @dataclass(slots=True)
 class Injected:
-    """One fault that was injected. Times are nanoseconds since the load began."""
+    """One fault that was injected. Times are nanoseconds since the load began.
+
+    ``evidence`` shows that it happened; where it is empty, ``missing`` may say why.
+    """
 
     planned: Planned
     aim: Aim
@@ -48,10 +54,15 @@ class Injected:
     end_ns: int = 0
     healed: bool = False
     evidence: str = ""
+    missing: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     recovered_ns: int | None = None
     asked: dict[str, int] = field(default_factory=dict)
     heals: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    def lack(self, why: str) -> None:
+        """Take its evidence back: ``why`` it shows nothing."""
+        self.evidence, self.missing = "", why
 
     @property
     def active(self) -> bool:
@@ -90,6 +101,7 @@ class Nemesis:
     volumes: "dict[str, Volume]" = field(default_factory=dict)
     pinned: bool = False
     injected: list[Injected] = field(default_factory=list)
+    _led: bool = False
 
     @property
     def current(self) -> Injected | None:
@@ -104,10 +116,10 @@ class Nemesis:
         """Inject, hold, heal and wait for progress, fault by fault."""
         for planned in self.plan:
             await self._until(planned.at_ns)
-            leader = self.leader()
+            leader = await self._leader(planned)
             chosen = aim(planned.fault, list(self.lab.nodes), leader, planned.draw)
             one = Injected(planned, chosen, self.now(), leader)
-            if one.cuts_off and self.pinned:
+            if one.cuts_off and self.pinned and self.lab.nodes_talk:
                 one.asked = dict.fromkeys(chosen.victims, 0)
             self.injected.append(one)
             try:
@@ -117,7 +129,20 @@ class Nemesis:
                 await one.heals.aclose()
                 one.healed = True
                 one.end_ns = self.now()
+            if self._led and not leader and planned.fault.target == "leader":
+                one.lack("nobody was known to lead: another node was hit")
             one.recovered_ns = await self.progress(one.end_ns)
+
+    async def _leader(self, planned: Planned) -> str:
+        """Return who leads; where roles are known at all, wait a moment for somebody who does."""
+        end_ns = self.now() + _LEADER_NS
+        while True:
+            leader = self.leader()
+            self._led = self._led or bool(leader)
+            asked = self._led and planned.fault.target in {"leader", "follower"}
+            if leader or not asked or self.now() >= end_ns:
+                return leader
+            await self._until(self.now() + _POLL_NS)
 
     async def _until(self, at_ns: int) -> None:
         left = at_ns - self.now()
@@ -146,14 +171,15 @@ class Nemesis:
         for victim in one.aim.victims:
             node = self.lab.nodes[victim]
             one.heals.push_async_callback(self.lab.start_node, victim)
+            node.wanted = False
             if node.process is None:
                 continue
-            node.wanted = False
-            found = await crash(self.world, node.process.pid)
-            if found.facts.get("gone"):
+            with suppress(ProcessLookupError):  # it ended by itself just now
+                found = await crash(self.world, node.process.pid)
+                one.facts[victim] = found.facts
                 pids += found.facts["pids"]
-            one.facts[victim] = found.facts
-        if len(one.facts) == len(one.aim.victims) and pids:
+        gone = [facts for facts in one.facts.values() if facts.get("gone")]
+        if len(gone) == len(one.aim.victims):
             one.evidence = f"SIGKILL; gone: pid {', '.join(map(str, pids))}"
 
     async def _pause(self, one: Injected) -> None:
@@ -163,30 +189,36 @@ class Nemesis:
             node = self.lab.nodes[victim]
             if node.process is None:
                 continue
-            paused = await pause(
-                self.world, node.process.pid, seconds=seconds, journal=self.journal
-            )
-            node.paused = True
-            one.heals.push_async_callback(self._resume, victim, paused)
-            one.facts[victim] = paused.evidence.facts
-            if paused.evidence.facts.get("stopped"):
-                seen.append(f"{node.process.pid}")
+            pid = node.process.pid
+            with suppress(ProcessLookupError):  # it ended by itself just now
+                paused = await pause(self.world, pid, seconds=seconds, journal=self.journal)
+                node.paused = True
+                one.heals.push_async_callback(self._resume, one, victim, paused)
+                one.facts[victim] = paused.evidence.facts
+                if paused.evidence.facts.get("stopped"):
+                    seen.append(str(pid))
         if len(seen) == len(one.aim.victims):
             one.evidence = f"SIGSTOP; state T: pid {', '.join(seen)}"
 
-    async def _resume(self, victim: str, paused: Any) -> None:
+    async def _resume(self, one: Injected, victim: str, paused: Any) -> None:
+        early = not paused.active and self.now() < one.start_ns + one.planned.lasts_ns + _SPARE_NS
         await paused.resume()
         self.lab.nodes[victim].paused = False
+        if early and self.lab.nodes[victim].running:
+            one.lack(f"somebody else let {victim} go on before its time")
 
     async def _fill(self, one: Injected) -> None:
         seconds = (one.planned.lasts_ns + _SPARE_NS) / _NS
         said = []
         for victim in one.aim.victims:
             volume = self.volumes[victim]
+            used = volume.used()
             one.heals.push_async_callback(volume.free)
             found = await volume.fill(seconds=seconds)
-            one.facts[victim] = found.facts
-            if found.facts.get("free_bytes") == 0:
+            one.facts[victim] = {**found.facts, "used": used}
+            if not used:
+                one.missing = f"{victim} keeps nothing in its directory: a full disk is no harm"
+            if used and found.facts.get("free_bytes") == 0:
                 said.append(victim)
         if len(said) == len(one.aim.victims):
             one.evidence = f"0 bytes free on {', '.join(said)}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from outlast.drill.api import Drill, workloads_of
+from outlast.drill.api import Drill, check_drill, workloads_of
 from outlast.drill.core import schedule
 from outlast.drill.core.timeline import Done, recovered
 from outlast.drill.judging import judge_workload, versions
@@ -27,6 +27,7 @@ _NS = 1_000_000_000
 _POLL = 0.02
 _FINAL_SECONDS = 15.0
 _PARTITION_NODES = 2
+_SECONDS_MAX = 7 * 24 * 3600
 _PROCESSES = 1_000_000
 """Process numbers of a history set aside for each workload."""
 
@@ -71,14 +72,12 @@ class DrillRun:
 
     def __post_init__(self) -> None:
         """Check everything that can be checked before anything is started."""
-        if not self.seconds > 0:
-            message = f"--seconds {self.seconds:g}: give more than 0"
+        if not 0 < self.seconds <= _SECONDS_MAX:
+            limit = f"at most {_SECONDS_MAX}" if self.seconds > 0 else "more than 0"
+            message = f"--seconds {self.seconds:g}: give {limit}"
             raise ConfigError(message)
-        if not hasattr(type(self.drill), "nodes"):
-            message = f'{type(self.drill).__name__}: no nodes; write nodes = drill.Nodes("…")'
-            raise ConfigError(message)
-        names = list(self.faults or type(self.drill).faults)
-        self._parsed = parse_faults(names)
+        check_drill(type(self.drill))
+        self._parsed = parse_faults(self.faults or type(self.drill).faults)
         count = type(self.drill).nodes.count
         for fault in self._parsed:
             if fault.kind == "partition" and count < _PARTITION_NODES:
@@ -115,7 +114,9 @@ class DrillRun:
 
     async def _start(self, stack: AsyncExitStack, journal: Journal, folder: str) -> None:
         target = make_target(self.world, type(self.drill).nodes, folder, self.home)
-        volumes, prefix = await make_volumes(self.world, stack, journal, target, self._parsed)
+        volumes, prefix = await make_volumes(
+            self.world, stack, journal, target, self._parsed, home=self.home
+        )
         self._lab = Lab(
             self.world,
             target,

@@ -71,7 +71,8 @@ def summarise(
     windows = [Window(one.start_ns, one.end_ns) for one in found.injected]
     faults = _faults(found, load, windows, recover_within, serves_with == "majority")
     invariants = found.invariants + _losses(found)
-    verdict, why = judge(faults, workloads, invariants, found.around)
+    unseen = [what for running in found.running for what in running.unseen]
+    verdict, why = judge(faults, workloads, invariants, found.around, unseen)
     share, per_second = availability(load, seconds)
     verdicts = {workload.verdict for workload in workloads}
     holds = {invariant.holds for invariant in invariants}
@@ -143,6 +144,7 @@ def _faults(
             serves and one.aim.can_serve,
             one.recovered_ns,
             one.asked,
+            one.missing,
         )
         verdict, why = judge_fault(seen, records, needed, int(within * _NS), before)
         noticed = found.signs.get(number)

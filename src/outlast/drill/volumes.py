@@ -1,5 +1,6 @@
 """Small disks for the nodes, where a drill fills them."""
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -22,8 +23,10 @@ async def make_volumes(
     journal: "Journal",
     target: Target,
     faults: Sequence[Fault],
+    *,
+    home: str,
 ) -> "tuple[dict[str, Volume], Callable[[str], Sequence[str]]]":
-    """Give each node a disk of its own if a fault needs it.
+    """Give each node a disk of its own if a fault needs it; nodes run in ``home``.
 
     Returns:
         The disks by node, and what a node's command line is started under.
@@ -42,7 +45,7 @@ async def make_volumes(
         volumes[node] = volume
         stack.push_async_callback(volume.close)
         await world.offload.run("volumes", partial(_move_in, directory, volume))
-    return volumes, lambda node: volumes[node].prefix
+    return volumes, lambda node: volumes[node].prefix_in(os.path.abspath(home))
 
 
 def _move_in(directory: str, volume: "Volume") -> None:

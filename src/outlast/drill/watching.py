@@ -17,6 +17,8 @@ LOOK_SECONDS = 0.12
 """Seconds between two looks at the nodes."""
 LOOK_AROUND_EVERY = 4
 """Every so many looks, connections that go around the proxy are searched for."""
+LOOK_FOR_LISTENERS_EVERY = 16
+"""Every so many looks, ports that nodes have opened besides are searched for."""
 _ROLES: Mapping[str, NodeState] = {
     "leader": "leader",
     "follower": "follower",
@@ -102,6 +104,8 @@ class Watcher:
         """
         number = 0
         while True:
+            if number % LOOK_FOR_LISTENERS_EVERY == 0:
+                await self.lab.look_for_listeners()
             number += 1
             await self.look(around=number % LOOK_AROUND_EVERY == 1)
             began_ns = self.world.clock.monotonic_ns()

@@ -9,6 +9,7 @@ after an operation that did not succeed.
 import asyncio
 import contextlib
 import inspect
+import itertools
 import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from outlast.drill.api import Drill, Node, OperationSpec, Workload
-from outlast.drill.core.generate import READS, Call, Generator
+from outlast.drill.core.generate import READS, Call, Generator, observes, reads_and_writes
 from outlast.drill.core.timeline import Done, Outcome
 from outlast.drill.report import InvariantReport
 from outlast.kernel import (
@@ -113,8 +114,16 @@ class Running:
     @property
     def needed(self) -> list[tuple[str, bool]]:
         """Kinds of operation that must succeed around each fault: name, and whether a read."""
-        kinds = {f in self.generator.reads for f in self.generator.weights}
+        kinds = {f in self.generator.reads or f == "dequeue" for f in self.generator.weights}
         return [(self.name, read) for read in sorted(kinds)]
+
+    @property
+    def unseen(self) -> list[str]:
+        """What its operations never do, final ones and ``verify`` included: read, or write."""
+        reads, writes = reads_and_writes(self.model, list(self._specs))
+        reads = reads or type(self.workload).verify is not Workload.verify
+        missing = ([] if reads else ["reads"]) + ([] if writes else ["writes"])
+        return [f"{self.name}: it never {what}" for what in missing]
 
     @property
     def header(self) -> dict[str, Any]:
@@ -197,6 +206,11 @@ class Running:
     async def _guarded(self, start: int, prng: Prng, *, pinned: bool) -> None:
         try:
             await self._client(start, prng, pinned=pinned)
+        except asyncio.CancelledError as error:
+            if self._ending or _is_being_cancelled():
+                raise
+            told = RuntimeError("CancelledError outside an operation, and nobody cancelled it")
+            self._defect = told.with_traceback(error.__traceback__)
         except Exception as error:
             self._defect = error
 
@@ -248,16 +262,18 @@ class Running:
         except _DEFECTS:
             raise
         except asyncio.CancelledError:
-            if not self._ending:
+            if not self._ending and _is_being_cancelled():
                 raise
+            # At the end, or raised by the client's own library, which must not end the client.
             outcome, answered = self._unknown(call), False
+            if not self._ending:
+                self._erred("CancelledError that nobody asked for")
         except Exception as error:
             surely_not = happened(error) == "no"
             outcome = "fail" if surely_not else self._unknown(call)
             answered = bool(node.pinned) and self.bytes_from(node.name) > before
             if not (node.pinned and outcome == "fail"):
-                text = f"{type(error).__name__}: {error}"[:160]
-                self.errors[text] = self.errors.get(text, 0) + 1
+                self._erred(f"{type(error).__name__}: {error}")
         if outcome == "ok":
             value, result = self._observed(call, output)
             self.generator.heard(call, output)
@@ -268,10 +284,15 @@ class Running:
             self.refused += 1
         else:
             self.counts[outcome] += 1
-            self.done.append(Done(self.name, self._reads(call), began, ended, outcome))
+            observed = observes(call, output)
+            self.done.append(Done(self.name, observed, began, ended, outcome))
         if node.pinned:
             self.answered(node.name, answered)
         return outcome
+
+    def _erred(self, what: str) -> None:
+        text = what[:160]
+        self.errors[text] = self.errors.get(text, 0) + 1
 
     def _reads(self, call: Call) -> bool:
         return call.f in READS[self.model]
@@ -283,7 +304,8 @@ class Running:
     def _observed(self, call: Call, output: Any) -> tuple[Any, Any]:
         """Return value and result of the ``ok`` event: reads carry what was read."""
         if self._reads(call) or call.f in {"dequeue", "txn"}:
-            return output, None
+            many = isinstance(output, (set, frozenset, tuple))
+            return (list(output) if many else output), None
         return call.value, (False if call.f == "cas" and output is False else None)
 
     def _note(
@@ -327,7 +349,8 @@ class Running:
     async def final(self, within: float) -> list[str]:
         """Run each read once more: on every node, or for every key. Return what did not work.
 
-        A read that fails is repeated for up to ``within`` seconds.
+        Keys are read at the nodes in turn. A read that fails is repeated for up to ``within``
+        seconds.
         """
         problems = []
         for name, spec in self._specs.items():
@@ -335,7 +358,8 @@ class Running:
                 continue
             if "key" in spec.parameters:
                 keys: Sequence[Any] = self.generator.keys[-_FINAL_KEYS_MAX:]
-                rows = [(self.nodes[0], self.generator.make(name, key)) for key in keys]
+                around = itertools.cycle(self.nodes)
+                rows = [(next(around), self.generator.make(name, key)) for key in keys]
             else:
                 rows = [(node, self.generator.make(name)) for node in self.nodes]
             for node, call in rows:
@@ -365,6 +389,12 @@ class Running:
             if self._now() > end:
                 return False
             await self.world.timers.sleep(_PAUSE_NS / _NS)
+
+
+def _is_being_cancelled() -> bool:
+    """Whether somebody has asked the current task to end."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _pause_ns(misses: int, prng: Prng) -> int:

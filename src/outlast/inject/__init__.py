@@ -4,7 +4,7 @@ The fault catalogue, a TCP fault proxy, signals to processes, full disks; every 
 and its undo is written to a journal before it begins. Knows nothing of what it breaks.
 """
 
-from outlast.inject.bypass import bypasses
+from outlast.inject.bypass import bypasses, find_listeners
 from outlast.inject.core.catalogue import CATALOGUE, FaultRow, fault_row, parse_faults
 from outlast.inject.core.linkfault import Direction, LinkFault
 from outlast.inject.core.undo import (
@@ -52,6 +52,7 @@ __all__ = [
     "bypasses",
     "crash",
     "fault_row",
+    "find_listeners",
     "heal",
     "identify",
     "is_alive",

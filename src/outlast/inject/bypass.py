@@ -4,7 +4,25 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 
 from outlast.inject.identity import pids as all_pids
-from outlast.inject.sockets import Established, established
+from outlast.inject.identity import process_trees
+from outlast.inject.sockets import Established, established, listening
+
+
+def find_listeners(roots: Mapping[str, int]) -> dict[int, str]:
+    """Return every TCP port on which a node listens, and the node; blocking, reads all of /proc.
+
+    Args:
+        roots: First process of each node; its descendants are looked at too.
+    """
+    trees = process_trees(roots.values())
+    ports = listening()
+    found: dict[int, str] = {}
+    for node, root in roots.items():
+        for process in trees[root]:
+            for inode in _inodes(process.pid):
+                if inode in ports:
+                    found.setdefault(ports[inode], node)
+    return found
 
 
 def bypasses(
@@ -12,6 +30,8 @@ def bypasses(
     pids: Mapping[str, Collection[int]],
     proxy_pid: int,
     dialled: Collection[int] | None = None,
+    *,
+    others: Mapping[int, str] | None = None,
 ) -> list[str]:
     """Name every connection to a node's real port that does not come from the proxy.
 
@@ -25,27 +45,36 @@ def bypasses(
         dialled: Local ports of the connections that the proxy dialled
             (:meth:`outlast.inject.Proxy.dialled_ports`): with them, a client in the proxy's own
             process is found too. ``None``: all of that process counts as the proxy.
+        others: Ports that nodes have besides (:func:`find_listeners`), which the proxy does not
+            lead to. Connections to them count if they are another node's or the drill's own:
+            whoever else looks at a node there does it no good and no harm.
 
     Returns:
         One sentence each, sorted; empty: nothing goes around the proxy.
     """
-    suspects = _suspects(listeners, proxy_pid, dialled)
+    known = {**(others or {}), **listeners}
+    suspects = _suspects(known, proxy_pid, dialled)
     if not suspects:
         return []
     # A socket that was opened or closed between the two looks has no owner then: look again.
-    again = _suspects(listeners, proxy_pid, dialled)
+    again = _suspects(known, proxy_pid, dialled)
     inodes = suspects.keys() & again.keys()
     if not inodes:
         return []
     names = {pid: node for node, group in pids.items() for pid in group}
     names.setdefault(proxy_pid, "the drill itself")
     owners = _owners(inodes, [*names, *all_pids()])
+    orphans = inodes - owners.keys()
+    # Closed while its owner was looked for: whose it was is not known, maybe the node's own.
+    orphans = orphans and orphans - _suspects(known, proxy_pid, dialled).keys()
     found = set()
-    for inode in inodes:
+    for inode in inodes - orphans:
         socket = again[inode]
-        target = listeners[socket.remote_port]
+        target = known[socket.remote_port]
         holders = owners.get(inode, [])
         if any(names.get(pid) == target for pid in holders):
+            continue
+        if socket.remote_port not in listeners and not names.keys() & holders:
             continue
         who = _who(holders, names)
         found.add(f"{who} is connected to {target} {socket.remote}:{socket.remote_port} directly")

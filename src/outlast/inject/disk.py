@@ -37,9 +37,10 @@ ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
 if os.getppid() != int(sys.argv[1]):
     os._exit(1)
 try:
-    os.execvp(sys.argv[2], sys.argv[2:])
+    os.chdir(sys.argv[2])
+    os.execvp(sys.argv[3], sys.argv[3:])
 except OSError as error:
-    sys.stderr.write(f"{sys.argv[2]}: {error.strerror}\\n")
+    sys.stderr.write(f"{error.filename or sys.argv[3]}: {error.strerror}\\n")
     os._exit(127)
 """
 
@@ -161,8 +162,12 @@ class Volume:
         """What a command is started with to see the volume: ``[*volume.prefix, *command]``.
 
         The command keeps its pid, its user and its environment, and ends when this process does.
-        It must be started by this process itself.
+        It must be started by this process itself, and runs in the root directory.
         """
+        return self.prefix_in("/")
+
+    def prefix_in(self, directory: str) -> list[str]:
+        """Return a :attr:`prefix` for a command that runs in ``directory``."""
         user = [] if _is_root() else ["--user", "--preserve-credentials"]
         return [
             "nsenter",
@@ -170,7 +175,7 @@ class Volume:
             *user,
             "--mount",
             "--",
-            *(sys.executable, "-I", "-S", "-c", _ENTER, str(os.getpid())),
+            *(sys.executable, "-I", "-S", "-c", _ENTER, str(os.getpid()), directory),
         ]
 
     def inside(self, name: str = "") -> str:
@@ -182,6 +187,11 @@ class Volume:
         """Return how many bytes are free."""
         facts = os.statvfs(self.inside())
         return facts.f_bavail * facts.f_frsize
+
+    def used(self) -> bool:
+        """Whether anything lies in it: if nothing does, nobody minds that it is full."""
+        with os.scandir(self.inside()) as entries:
+            return any(entry.name != BALLAST for entry in entries)
 
     async def fill(self, *, seconds: float) -> Evidence:
         """Fill it to the last page, for at most ``seconds``.

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -93,11 +93,20 @@ def process_tree(pid: int) -> list[ProcessId]:
 
     A process whose parent has ended belongs to another one and is not found this way.
     """
+    return process_trees([pid])[pid]
+
+
+def process_trees(roots: Iterable[int]) -> dict[int, list[ProcessId]]:
+    """Return the tree of each root, as :func:`process_tree` does, by one look at all."""
     children: dict[int, list[ProcessState]] = {}
     for each in pids():
         found = read_state(each)
         if found is not None and found.state not in {"Z", "X"}:
             children.setdefault(found.parent, []).append(found)
+    return {pid: _tree(pid, children) for pid in roots}
+
+
+def _tree(pid: int, children: Mapping[int, list[ProcessState]]) -> list[ProcessId]:
     root = read_state(pid)
     if root is None or root.state in {"Z", "X"}:
         return []

@@ -175,10 +175,17 @@ class Journal:
     def _append(self, line: bytes) -> None:
         if self._file < 0:
             raise ConfigError(f"journal {self.drill} is closed; open another")
+        before = os.fstat(self._file).st_size
         view = memoryview(line)
-        while view:
-            view = view[os.write(self._file, view) :]
-        os.fsync(self._file)
+        try:
+            while view:
+                view = view[os.write(self._file, view) :]
+            os.fsync(self._file)
+        except OSError:
+            # Half a line, as a full disk leaves it, would damage the one that is written next.
+            with suppress(OSError):
+                os.ftruncate(self._file, before)
+            raise
 
 
 def fsync_directory(path: str) -> None:

@@ -1,4 +1,4 @@
-"""The established TCP connections of this network namespace, asked of the kernel (Linux).
+"""The TCP sockets of this network namespace, asked of the kernel (Linux).
 
 By netlink (sock_diag), which passes over the thousands of connections that only wait for their
 end; by ``/proc/net/tcp``, which does not, where netlink is not permitted.
@@ -18,6 +18,7 @@ _REQUEST_DUMP: Final = 0x301
 _DONE: Final = 3
 _ERROR: Final = 2
 _ESTABLISHED: Final = 1
+_LISTEN: Final = 10
 _HEADER: Final = struct.Struct("=IHHII")
 _ASK: Final = struct.Struct("=BBBBI48x")
 _ANSWER: Final = struct.Struct("=BBxx2s2s16s16s12x16xI")
@@ -54,6 +55,25 @@ def established(towards: Container[int]) -> list[Established]:
     return [each for each in found if each.inode]
 
 
+def listening() -> dict[int, int]:
+    """Return the port of every listening TCP socket, by inode."""
+    try:
+        rows = [row for family in _FAMILY for row in _dump(family, _LISTEN)]
+    except OSError:
+        rows = list(_rows(_LISTEN))
+    return {row.inode: row.local_port for row in rows if row.inode}
+
+
+class _Row(NamedTuple):
+    """A TCP socket as the kernel tells of it."""
+
+    inode: int
+    local: bytes
+    local_port: int
+    remote: bytes
+    remote_port: int
+
+
 def _end(inode: int, local: bytes, local_port: int, remote: bytes, port: int) -> Established:
     address = ip_address(remote)
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
@@ -69,8 +89,12 @@ def _by_netlink(family: int, towards: Container[int]) -> Iterator[Established]:
     Raises:
         OSError: The kernel does not answer such questions.
     """
+    return (_end(*row) for row in _dump(family, _ESTABLISHED) if row.remote_port in towards)
+
+
+def _dump(family: int, state: int) -> Iterator[_Row]:
     width = 4 if family == socket.AF_INET else 16
-    ask = _ASK.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << _ESTABLISHED)
+    ask = _ASK.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << state)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as sock:
         sock.settimeout(2)
         size = _HEADER.size + len(ask)
@@ -88,12 +112,15 @@ def _by_netlink(family: int, towards: Container[int]) -> Iterator[Established]:
                 fields = _ANSWER.unpack_from(data, at + _HEADER.size)
                 _, _, here, there, local, remote, inode = fields
                 ports = int.from_bytes(here, "big"), int.from_bytes(there, "big")
-                if ports[1] in towards:
-                    yield _end(inode, local[:width], ports[0], remote[:width], ports[1])
+                yield _Row(inode, local[:width], ports[0], remote[:width], ports[1])
                 at += (length + 3) & ~3
 
 
 def _by_table(towards: Container[int]) -> Iterator[Established]:
+    return (_end(*row) for row in _rows(_ESTABLISHED) if row.remote_port in towards)
+
+
+def _rows(state: int) -> Iterator[_Row]:
     for table in _TABLES:
         try:
             with open(table, "rb") as file:
@@ -102,10 +129,9 @@ def _by_table(towards: Container[int]) -> Iterator[Established]:
             continue
         for line in lines:
             fields = line.split(None, 10)
-            if int(fields[3], 16) == _ESTABLISHED:
+            if int(fields[3], 16) == state:
                 (local, here), (remote, there) = (_read(end) for end in fields[1:3])
-                if there in towards:
-                    yield _end(int(fields[9]), local, here, remote, there)
+                yield _Row(int(fields[9]), local, here, remote, there)
 
 
 def _read(end: bytes) -> tuple[bytes, int]:

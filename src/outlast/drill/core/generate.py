@@ -6,7 +6,7 @@ used for a while and then replaced by new ones: many short histories are judged 
 tell more, than one long one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,8 @@ WRITES: Mapping[str, frozenset[str]] = {
 """The operations of each model that may change something."""
 
 _VALUES_SEEN = 64
+_READ_AND_WRITTEN = frozenset({"dequeue", "txn"})
+"""Operations that show what is there, and may change it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,33 @@ class Call:
     key: Any
     value: Any
     arguments: Mapping[str, Any]
+
+
+def observes(call: Call, output: Any) -> bool:
+    """Whether ``call`` counts as a read: it showed what is there and is no proof of a write.
+
+    A comparison that failed and a transaction without an append changed nothing, and what was
+    taken from a queue shows what had been written.
+
+    Args:
+        call: What was run.
+        output: What it returned, if it did.
+    """
+    if call.f == "cas":
+        return output is False
+    if call.f == "txn":
+        return all(operation[0] == "r" for operation in call.value)
+    return call.f == "dequeue" or any(call.f in reads for reads in READS.values())
+
+
+def reads_and_writes(model: str, names: Collection[str]) -> tuple[bool, bool]:
+    """Return whether a workload of these operations ever reads, and whether it ever writes.
+
+    >>> reads_and_writes("queue", ["enqueue"]), reads_and_writes("append", ["txn"])
+    ((False, True), (True, True))
+    """
+    reads = any(name in READS[model] | _READ_AND_WRITTEN for name in names)
+    return reads, any(name in WRITES[model] - {"dequeue"} for name in names)
 
 
 @dataclass(slots=True)

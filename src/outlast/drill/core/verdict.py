@@ -3,9 +3,9 @@
 ``failed`` when a promise was broken: an acknowledged write is lost, a history has no order, an
 invariant does not hold, or there was no progress in time after healing. ``void`` when a fault
 left no evidence, or traffic went around the fault proxy. ``unknown`` when too little was seen to
-say: a workload without a successful read and write before, during or after a fault, more than a
-fifth of the operations without a known outcome, a history that could not be judged within its
-limits. ``survived`` needs all of it.
+say: a workload that never reads or never writes, or that did not succeed in both before, during
+and after a fault, more than a fifth of its operations without a known outcome, a history that
+could not be judged within its limits. ``survived`` needs all of it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +31,7 @@ class Seen:
         recovered_ns: From healing to progress; ``None`` if there was none.
         asked: Reads that reached each node that was cut off, while it was; empty where that
             does not apply.
+        missing: Why there is no evidence, where that is known.
     """
 
     window: Window
@@ -39,6 +40,7 @@ class Seen:
     can_serve: bool
     recovered_ns: int | None
     asked: Mapping[str, int]
+    missing: str = ""
 
 
 def judge_fault(
@@ -65,7 +67,7 @@ def judge_fault(
         )
         return "failed", f"no progress within {within_ns / 1e9:g} s after healing ({what}: {took})"
     if not seen.evidence:
-        return "void", "no evidence that it happened"
+        return "void", seen.missing or "no evidence that it happened"
     phases = [("before", Window(before_ns, seen.window.start_ns))]
     if seen.can_serve:
         phases.append(("during", seen.window))
@@ -96,8 +98,17 @@ def judge(
     workloads: Sequence[WorkloadReport],
     invariants: Sequence[InvariantReport],
     bypasses: Sequence[str],
+    unseen: Sequence[str] = (),
 ) -> tuple[Verdict, tuple[str, ...]]:
-    """Return the verdict of the whole drill and every reason for it, the worst first."""
+    """Return the verdict of the whole drill and every reason for it, the worst first.
+
+    Args:
+        faults: Each with its own verdict.
+        workloads: What ran side by side.
+        invariants: Checked beside the histories.
+        bypasses: Connections that went around the proxy.
+        unseen: What no workload ever did, such as to read: then its history proves nothing.
+    """
     found: list[tuple[Verdict, str]] = []
     for workload in workloads:
         if workload.verdict == "invalid":
@@ -112,15 +123,15 @@ def judge(
         elif invariant.holds is None:
             found.append(("unknown", f"{invariant.name}: {invariant.detail or 'not checked'}"))
     found += [(fault.verdict, f"{fault.name}: {fault.why}") for fault in faults if fault.why]
-    found += [("void", f"traffic went around the fault proxy: {one}") for one in bypasses]
+    found += [("void", f"traffic went around the fault proxy: {what}") for what in bypasses]
     if not faults:
         found.append(("void", "no fault was injected"))
-    ended = sum(w.ok + w.fail + w.info for w in workloads)
-    info = sum(w.info for w in workloads)
-    if info > INFO_SHARE_MAX * ended:
-        found.append(
-            ("unknown", f"{info} of {ended} operations have no known outcome: more than a fifth")
-        )
+    found += [("unknown", what) for what in unseen]
+    for workload in workloads:
+        ended = workload.ok + workload.fail + workload.info
+        if workload.info > INFO_SHARE_MAX * ended:
+            share = f"{workload.info} of {ended} operations have no known outcome"
+            found.append(("unknown", f"{workload.name}: {share}: more than a fifth"))
     found.sort(key=lambda one: _WORST.index(one[0]))
     verdict = found[0][0] if found else "survived"
     return verdict, tuple(dict.fromkeys(why for _, why in found))
