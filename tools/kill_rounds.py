@@ -19,6 +19,7 @@ from typing import Any
 from outlast.cluster import Client, LocalCluster
 from outlast.cluster.connect import connect
 from outlast.drill.bank import BankWorkload
+from outlast.drill.replicas import compare_digests
 from outlast.host import make_world
 from outlast.kernel import OutlastError, Prng, World
 
@@ -160,26 +161,6 @@ async def _judge(
     if not report.acknowledged:
         report.problems.append("nothing was acknowledged, so nothing was shown")
     report.problems += await compare_digests(world, cluster.addresses.split(","), within)
-
-
-async def compare_digests(world: World, addresses: list[str], within: float) -> list[str]:
-    """Wait until all nodes have applied the same index; say whose state differs there."""
-    end_ns = world.clock.monotonic_ns() + int(within * _NS)
-    facts: list[dict[str, object]] = []
-    async with connect(None, addresses, timeout=2.0) as client:
-        while world.clock.monotonic_ns() < end_ns:
-            try:
-                facts = [await client.status(address) for address in addresses]
-            except (OutlastError, OSError):
-                continue
-            if len({fact.get("applied_index") for fact in facts}) == 1:
-                digests = {str(fact["node"]): str(fact["digest"]) for fact in facts}
-                if len(set(digests.values())) == 1:
-                    return []
-                return [f"states differ at index {facts[0]['applied_index']}: {digests}"]
-            await world.timers.sleep(0.02)
-    applied = {str(fact["node"]): fact.get("applied_index") for fact in facts}
-    return [f"the nodes did not reach one applied index within {within:g} s: {applied}"]
 
 
 def main() -> int:

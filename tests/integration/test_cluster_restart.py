@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from outlast.cluster.connect import connect
+from outlast.drill.replicas import compare_digests
 from outlast.host import make_world
 from tests.support.cluster import WAIT, Lab, member_row, running
-from tools.kill_rounds import compare_digests
 
 pytestmark = [
     pytest.mark.anyio,

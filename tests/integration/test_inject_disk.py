@@ -187,3 +187,20 @@ def test_a_volume_is_used_once_something_lies_in_it(tmp_path):
             assert here.used()
 
     asyncio.run(story())
+
+
+def test_what_a_program_frees_on_a_full_volume_is_taken_again_until_the_lease_ends(tmp_path):
+    async def story() -> None:
+        async with volume(tmp_path) as here:
+            Path(here.inside("old")).write_bytes(b"z" * MIB)
+            assert await here.top_up() == 0
+            await here.fill(seconds=30)
+            Path(here.inside("old")).unlink()
+            assert here.free_bytes() >= MIB
+            assert await here.top_up() > 0
+            assert here.free_bytes() == 0
+            await here.free()
+            assert await here.top_up() == 0
+            assert here.free_bytes() > MIB
+
+    asyncio.run(story())

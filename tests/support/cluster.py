@@ -27,10 +27,10 @@ from outlast.cluster.layout import (
 from outlast.cluster.local import node_command, node_environment
 from outlast.drill.bank import BankWorkload
 from outlast.drill.core.ledger import Judgement
+from outlast.drill.replicas import compare_digests
 from outlast.host import make_world
 from outlast.host.process import ChildProcess, start_process
 from outlast.kernel import NodeId, OutlastError
-from tools.kill_rounds import compare_digests
 
 T = TypeVar("T")
 WAIT = 30.0

@@ -134,6 +134,9 @@ class FakeVolume:
     def used(self) -> bool:
         return True
 
+    async def top_up(self) -> int:
+        return self.left
+
     async def free(self) -> None:
         self.lab.note("free", self.name)
 

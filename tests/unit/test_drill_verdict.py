@@ -133,3 +133,11 @@ def test_a_loss_outweighs_missing_evidence_and_every_reason_is_kept() -> None:
     )
     assert found == "failed"
     assert reasons == ("kv: lost", "crash@one: nothing seen", "money is conserved: not checked")
+
+
+def test_a_drill_that_stood_still_itself_does_not_condemn_its_target() -> None:
+    late = replace(CALM, recovered_ns=None, stall_ns=1_500_000_000)
+    verdict, why = fault(late)
+    assert verdict == "unknown"
+    assert "the drill itself stood still for 1.5 s" in why
+    assert fault(replace(late, stall_ns=900_000_000))[0] == "failed"

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from outlast.drill.api import Node
+from outlast.drill.report import InvariantReport
 from outlast.drill.target import LOOPBACK, Target
 from outlast.host.process import ChildProcess, start_process
 from outlast.inject import Link, Proxy, bypasses, find_listeners, process_tree
@@ -245,6 +246,10 @@ class Lab:
         """Return every link that leads to or from ``name``, the drill's own apart."""
         links = [link for link in self.proxy.links.values() if link.source != DRILL]
         return [link for link in links if name in {link.source, link.target}]
+
+    async def verify(self) -> Sequence[InvariantReport]:
+        """Check what must hold of all nodes together."""
+        return await self.target.verify([self._address(name) for name in self.nodes])
 
     def _address(self, name: str) -> str:
         """Return where the drill itself reaches ``name``."""

@@ -28,6 +28,7 @@ _SPARE_NS = 1_500_000_000
 _LEADER_NS = 2_000_000_000
 """How long a fault that is meant for the leader waits until there is one."""
 _POLL_NS = 50_000_000
+_TOP_UP_SECONDS = 0.1
 _CUT = LinkFault(cut=True)
 LINK_FAULTS = {
     "slow": LinkFault(delay_ns=80 * _MS),
@@ -222,6 +223,16 @@ class Nemesis:
                 said.append(victim)
         if len(said) == len(one.aim.victims):
             one.evidence = f"0 bytes free on {', '.join(said)}"
+        keeping = self.world.spawn.task(self._keep_full(one), name="keep full")
+        one.heals.callback(keeping.cancel)
+
+    async def _keep_full(self, one: Injected) -> None:
+        """Take what the victims free, so that the disk stays full until it is healed."""
+        while True:
+            await self.world.timers.sleep(_TOP_UP_SECONDS)
+            for victim in one.aim.victims:
+                with suppress(OSError):
+                    await self.volumes[victim].top_up()
 
     # --- links -----------------------------------------------------------------------------------
 

@@ -225,6 +225,7 @@ class DrillRun:
             except Exception as error:
                 said = f"{type(error).__name__}: {error}"
                 problems.append(f"{running.name}: verify ended with {said}")
+        invariants += await self._lab.verify()
         await self._watcher.look(around=True)
         return problems, invariants
 

@@ -145,6 +145,7 @@ def _faults(
             one.recovered_ns,
             one.asked,
             one.missing,
+            found.stall_ns,
         )
         verdict, why = judge_fault(seen, records, needed, int(within * _NS), before)
         noticed = found.signs.get(number)

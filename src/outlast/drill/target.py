@@ -15,11 +15,14 @@ from outlast.cluster.connect import connect
 from outlast.cluster.layout import LocalPlan, free_ports, make_plan
 from outlast.cluster.local import node_command, node_environment
 from outlast.drill.api import Nodes
+from outlast.drill.replicas import compare_digests
+from outlast.drill.report import InvariantReport
 from outlast.kernel import OutlastError, World
 from outlast.protect import deadline
 
 LOOPBACK = "127.0.0.1"
 _STATUS_SECONDS = 0.4
+_DIGEST_SECONDS = 15.0
 _HOLDS_SECONDS = 0.3
 
 
@@ -64,6 +67,10 @@ class Target(Protocol):
 
     async def status(self, node: str, address: str) -> Mapping[str, Any] | None:
         """Return what ``node`` says of itself, ``None`` if it says nothing."""
+        ...
+
+    async def verify(self, addresses: Sequence[str]) -> Sequence[InvariantReport]:
+        """Check what must hold of all nodes at ``addresses``, when everything was healed."""
         ...
 
     async def close(self) -> None:
@@ -148,6 +155,10 @@ class CommandTarget:
     async def status(self, node: str, address: str) -> Mapping[str, Any] | None:
         """Nothing is known of a foreign node."""
         return None
+
+    async def verify(self, addresses: Sequence[str]) -> Sequence[InvariantReport]:
+        """Nothing is known of foreign nodes."""
+        return ()
 
     async def close(self) -> None:
         """Nothing is kept open."""
@@ -272,6 +283,12 @@ class ClusterTarget:
                 return await self._watch.status(address)
         except (OutlastError, OSError):
             return None
+
+    async def verify(self, addresses: Sequence[str]) -> Sequence[InvariantReport]:
+        """Compare the digests of all replicas at one applied index."""
+        problems = await compare_digests(self.world, addresses, _DIGEST_SECONDS)
+        detail = "; ".join(problems) or f"{len(addresses)} replicas, equal digests"
+        return (InvariantReport("all replicas hold the same state", not problems, detail),)
 
     async def close(self) -> None:
         """Close the connections that asked."""

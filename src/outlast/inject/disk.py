@@ -225,6 +225,22 @@ class Volume:
         }
         return Evidence("disk full", self._world.clock.monotonic_ns(), facts)
 
+    async def top_up(self) -> int:
+        """Take what was freed since :meth:`fill`, under the lease that is in force.
+
+        Returns:
+            How many bytes the ballast has now; 0 if the lease is over.
+
+        Raises:
+            OSError: The volume is gone.
+        """
+        if self._guardian is None:
+            return 0
+        ballast = self.inside(BALLAST)
+        with suppress(FileNotFoundError):
+            return await self._world.offload.run("inject-disk", lambda: _fill(ballast, again=True))
+        return 0
+
     async def free(self) -> Evidence:
         """Remove the ballast and return evidence ``disk freed``; no effect if there is none.
 
@@ -259,9 +275,9 @@ def _directory(path: str) -> str:
     return real
 
 
-def _fill(path: str) -> int:
+def _fill(path: str, *, again: bool = False) -> int:
     """Take all free space for one file and return its size in bytes."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if again else os.O_CREAT)
     descriptor = os.open(path, flags, 0o600)
     try:
         size = os.fstat(descriptor).st_size

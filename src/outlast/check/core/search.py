@@ -31,6 +31,7 @@ from typing import Literal
 from outlast.check.core.model import Model
 from outlast.check.core.operation import Operation
 from outlast.check.core.plan import Entry, Plan
+from outlast.check.core.values import weight
 
 Over = Callable[[int], str]
 """Given the bytes held, names the limit that was reached, or returns an empty text."""
@@ -39,7 +40,7 @@ _CHAIN_MAX = 256  # states looked at for a chain, before the plain order of move
 _TICKS = 256  # configurations between two looks at the limits
 _BYTES_PER_CONFIG = 120
 _BYTES_PER_NODE = 500
-_BYTES_PER_STATE = 400
+_BYTES_PER_STATE = 300  # beside the state itself
 
 Move = tuple[tuple[Entry, ...], tuple[Entry, ...], int, int]
 """Operations placed, ``info`` operations used, the state after them, and the price.
@@ -98,12 +99,13 @@ class Node:
 class _Rest:
     """The moves of a configuration that were not yet made."""
 
-    __slots__ = ("made", "move", "moves", "price", "tried")
+    __slots__ = ("kept", "made", "move", "moves", "price", "tried")
 
     def __init__(self, price: int) -> None:
         self.price = price
         self.moves: Iterator[Move] | None = None
         self.move: Move | None = None
+        self.kept = False
         self.made = 0
         self.tried = 0
 
@@ -111,7 +113,8 @@ class _Rest:
 class Search:
     """One search over one plan."""
 
-    worth = 8  # returns that a price of 1 must bring the search further
+    moves_bytes = 1000
+    """About what the moves of one configuration hold while they are kept."""
 
     def __init__(self, model: Model, plan: Plan, first: Hashable, over: Over) -> None:
         self.model = model
@@ -125,6 +128,11 @@ class Search:
         self._count = 0
         self._best: Node | None = None
         self._spans = model.spans([entry.op for entry in plan.returns])
+        # Returns that a price of 1 must bring the search further: less where many operations are
+        # uncertain, or else what those that did happen cost outweighs all progress.
+        self.worth = max(1, min(8, len(plan.returns) // (4 * plan.width + 1)))
+        self._state_bytes = 0
+        self._live = 0  # moves that are kept
         self.looked = 0
         self.limit = ""
         self.hopeless = False
@@ -136,6 +144,7 @@ class Search:
         number = self.ids.setdefault(state, len(self.states))
         if number == len(self.states):
             self.states.append(state)
+            self._state_bytes += weight(state) + _BYTES_PER_STATE
         return number
 
     def after(self, sid: int, cls: int) -> tuple[int, ...]:
@@ -177,21 +186,30 @@ class Search:
                 next(rest.moves, None)
         move = rest.move or next(rest.moves, None)
         if move is None:
+            self._keep(rest, False)
             return None
         price = node.price + move[3] + rest.tried
         if price > rest.price:
             rest.price, rest.move = price, move
+            self._keep(rest, True)
             self._put_back(node, rest)
             return None
         rest.made += 1
         rest.move = None
         if move[0] or move[1]:
             rest.tried = 1
-        if rest.made == 1:
-            rest.moves = None  # it is large, and most nodes are never come back to
+        # The first is dropped: it is large, and most nodes are never come back to.
+        self._keep(rest, rest.made > 1)
         rest.price = max(rest.price, node.price + rest.tried)
         self._put_back(node, rest)
         return self._child(node, move, price) if move[0] or move[1] else None
+
+    def _keep(self, rest: _Rest, keep: bool) -> None:
+        """Keep the moves that are left, or let go of them."""
+        self._live += keep - rest.kept
+        rest.kept = keep
+        if not keep:
+            rest.moves = None
 
     def _put_back(self, node: Node, rest: "_Rest") -> None:
         self._count -= 1
@@ -248,7 +266,8 @@ class Search:
     def spent(self) -> bool:
         """Tell whether a limit is reached."""
         held = len(self._seen) * (_BYTES_PER_CONFIG + self.plan.width // 8)
-        held += len(self._heap) * _BYTES_PER_NODE + len(self.states) * _BYTES_PER_STATE
+        held += len(self._heap) * _BYTES_PER_NODE + self._state_bytes
+        held += self._live * self.moves_bytes
         self.limit = self._over(held)
         return bool(self.limit)
 

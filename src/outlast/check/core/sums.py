@@ -31,14 +31,22 @@ def _minus(left: Vector, right: Vector) -> Vector:
 class SumSearch(Search):
     """A :class:`Search` whose moves lead from one read to the next."""
 
+    moves_bytes = 8_000
+
     def __init__(self, model: DeltaModel, plan: Plan, first: Vector, over: Over) -> None:
         super().__init__(model, plan, first, over)
         self._sums = model
         self.changes = [() if model.observes(op) else model.change(op) for op in plan.samples]
         self._targets = [model.target(op) if model.observes(op) else () for op in plan.samples]
+        self._rising = [
+            all(not change or change[at] >= 0 for change in self.changes)
+            for at in range(len(first))
+        ]
         self._nodes = 0
         if len(first) > 1:
-            self.worth = 2  # several sums that all come out right are seldom chance
+            self.worth = min(
+                self.worth, 2
+            )  # several sums that all come out right are seldom chance
 
     def moves(self, node: Node) -> Iterator[Move]:
         """Return the moves at a configuration: ways to an open read, the returning change."""
@@ -48,6 +56,9 @@ class SumSearch(Search):
         reads = [entry for entry in self.plan.seers[node.at] if not node.mask & entry.bit]
         reads.sort(key=lambda entry: entry.op.end or 0)
         targets = list(dict.fromkeys(self._targets[read.cls] for read in reads))
+        for target in targets:
+            if any(part < state[at] for at, part in enumerate(target) if self._rising[at]):
+                return  # nothing ever takes away
         for count in itertools.count():
             if count:
                 yield (), (), node.sid, count * INFO_PRICE

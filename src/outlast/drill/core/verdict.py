@@ -16,6 +16,8 @@ from outlast.drill.report import FaultReport, InvariantReport, WorkloadReport
 from outlast.kernel import Verdict
 
 INFO_SHARE_MAX = 0.2
+STALL_MAX_NS = 1_000_000_000
+"""A drill that stood still for longer cannot say that its target did not recover in time."""
 _WORST: Sequence[Verdict] = ("failed", "void", "unknown", "survived")
 
 
@@ -32,6 +34,7 @@ class Seen:
         asked: Reads that reached each node that was cut off, while it was; empty where that
             does not apply.
         missing: Why there is no evidence, where that is known.
+        stall_ns: Longest time that the drill itself stood still during the whole run.
     """
 
     window: Window
@@ -41,6 +44,7 @@ class Seen:
     recovered_ns: int | None
     asked: Mapping[str, int]
     missing: str = ""
+    stall_ns: int = 0
 
 
 def judge_fault(
@@ -65,7 +69,13 @@ def judge_fault(
         took = (
             "not at all" if seen.recovered_ns is None else f"after {seen.recovered_ns / 1e9:.1f} s"
         )
-        return "failed", f"no progress within {within_ns / 1e9:g} s after healing ({what}: {took})"
+        why = f"no progress within {within_ns / 1e9:g} s after healing ({what}: {took})"
+        if seen.stall_ns > STALL_MAX_NS:
+            return (
+                "unknown",
+                f"{why}, but the drill itself stood still {seen.stall_ns / 1e9:.1f} s",
+            )
+        return "failed", why
     if not seen.evidence:
         return "void", seen.missing or "no evidence that it happened"
     phases = [("before", Window(before_ns, seen.window.start_ns))]

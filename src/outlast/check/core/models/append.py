@@ -68,7 +68,7 @@ class Append(Model):
 
     def prepare(self, history: History) -> Model:
         """Return a model that keeps the parts of this history's transactions."""
-        return Append()
+        return type(self)()
 
     def parts(self, op: Operation) -> tuple[Micro, ...]:
         """Return :func:`micros` of ``op``, worked out once."""

@@ -59,7 +59,7 @@ class Bank(DeltaModel):
             }
         except BadValueError as error:
             raise ConfigError(f"{history.name}:1: {error}") from None
-        return Bank(balances)
+        return type(self)(balances)
 
     def init(self, key: Any) -> Hashable:
         """Return the balances of the first line."""
@@ -124,8 +124,12 @@ class Bank(DeltaModel):
     # --- judging --------------------------------------------------------------------------------
 
     def partition(self, history: History) -> list[tuple[Any, History]]:
-        """Return the whole bank, with the repeats of a transfer joined."""
-        groups: dict[Hashable, list[Operation]] = {}
+        """Return the whole bank, with the repeats of a transfer joined.
+
+        An id names one transfer: where one was acknowledged, another that came under its id was
+        never carried out. Where none was, more than one of them may be taken to have been.
+        """
+        groups: dict[tuple[Hashable, tuple[str, str, Any]], list[Operation]] = {}
         others: list[Operation] = []
         for op in history.operations:
             ident = op.value.get("id") if isinstance(op.value, Mapping) else None
@@ -133,7 +137,12 @@ class Bank(DeltaModel):
                 groups.setdefault((freeze(ident), self._transfer(op)), []).append(op)
             else:
                 others.append(op)
-        joined = [ops[0] if len(ops) == 1 else _join(ops) for ops in groups.values()]
+        told = {ident for (ident, _), ops in groups.items() if any(op.end for op in ops)}
+        joined = [
+            ops[0] if len(ops) == 1 else _join(ops)
+            for (ident, _), ops in groups.items()
+            if ident not in told or any(op.end for op in ops)
+        ]
         kept = sorted([*others, *joined], key=lambda op: op.start)
         return [(None, history.only(kept))]
 
