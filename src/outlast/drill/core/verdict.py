@@ -71,10 +71,8 @@ def judge_fault(
         )
         why = f"no progress within {within_ns / 1e9:g} s after healing ({what}: {took})"
         if seen.stall_ns > STALL_MAX_NS:
-            return (
-                "unknown",
-                f"{why}, but the drill itself stood still {seen.stall_ns / 1e9:.1f} s",
-            )
+            stalled = f"the drill itself stood still for {seen.stall_ns / 1e9:.1f} s"
+            return "unknown", f"{why}, but {stalled}"
         return "failed", why
     if not seen.evidence:
         return "void", seen.missing or "no evidence that it happened"
