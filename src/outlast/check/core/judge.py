@@ -32,17 +32,20 @@ class Limits:
         seconds: Time for the whole judgement.
         memory_bytes: For what the search remembers.
         now: Returns seconds since the judgement began.
+        grown: Returns by how many bytes the process has grown since then, as far as that can
+            be measured: what the search itself counts is an estimate.
     """
 
     seconds: float
     memory_bytes: int
     now: Callable[[], float]
+    grown: Callable[[], int] = lambda: 0
 
     def over(self, held: int) -> str:
         """Return which limit is reached when the search holds ``held`` bytes, or nothing."""
         if self.now() >= self.seconds:
             return f"the time limit of {self.seconds:g} s"
-        if held > self.memory_bytes:
+        if max(held, self.grown()) > self.memory_bytes:
             return f"the memory limit of {self.memory_bytes >> 20} MiB"
         return ""
 
