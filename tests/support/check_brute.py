@@ -226,6 +226,7 @@ class Story:
         self.mixed = below(6) == 5
         self.hurry = 1 + below(3)
         self.broken = below(5) == 4
+        self.unsure = below(4) == 3
         self.keys = [[None], [None], ["x", "y"], [1, "1"]][below(4)]
         self.made = 0
         self.asked: list[Any] = []
@@ -418,7 +419,7 @@ class Story:
     def complete(self, process: int, op: Op, answer: Any) -> bool:
         """Write the end of ``op``; tell whether the process goes on."""
         draw = self.below(10)
-        if draw == 9:
+        if draw == 9 or (self.unsure and draw > 5):
             self.write(process, "info", {"f": op["f"], "error": "timeout"})
             return False
         if draw == 8:
@@ -442,4 +443,30 @@ class Story:
 
 def small_history(model: str, below: Below, operations: int = 6) -> list[str]:
     """Draw a history of few operations as lines; some half of them have an order."""
-    return Story(model, below, 2 + below(operations - 1)).run(2 + below(4))
+    lines = Story(model, below, 2 + below(operations - 1)).run(2 + below(4))
+    return without_ids(lines) if model == "bank" and open_id(lines) else lines
+
+
+def open_id(lines: Sequence[str]) -> bool:
+    """Whether two different transfers came under one id and neither was acknowledged.
+
+    Only one of them can have been carried out; outlast.check documents that it lets both.
+    """
+    transfers: dict[str, set[str]] = {}
+    told: set[str] = set()
+    for op in pair_up(lines)[1]:
+        if op["f"] == "transfer" and op["value"].get("id") is not None:
+            ident = text(op["value"]["id"])
+            transfers.setdefault(ident, set()).add(text(op["value"]))
+            if op["end"] is not None:
+                told.add(ident)
+    return any(len(values) > 1 and ident not in told for ident, values in transfers.items())
+
+
+def without_ids(lines: Sequence[str]) -> list[str]:
+    """Return the same history, where no transfer has an id."""
+    events = [json.loads(line) for line in lines]
+    for event in events:
+        if isinstance(event.get("value"), dict) and "id" in event["value"]:
+            event["value"]["id"] = None
+    return [json.dumps(event) for event in events]

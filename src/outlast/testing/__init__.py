@@ -7,13 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from outlast.testing import broken, log_suite
+    from outlast.testing import broken, histories, log_suite
     from outlast.testing.machine import MachineCheckError, check_machine
 
-_MODULES = ("broken", "log_suite")
+_MODULES = ("broken", "histories", "log_suite")
 _NAMES: dict[str, str] = {"MachineCheckError": "machine", "check_machine": "machine"}
 
-__all__ = ["MachineCheckError", "broken", "check_machine", "log_suite"]
+__all__ = ["MachineCheckError", "broken", "check_machine", "histories", "log_suite"]
 
 
 def __getattr__(name: str) -> Any:

@@ -31,7 +31,7 @@ def _minus(left: Vector, right: Vector) -> Vector:
 class SumSearch(Search):
     """A :class:`Search` whose moves lead from one read to the next."""
 
-    moves_bytes = 8_000
+    moves_bytes = 4_000
 
     def __init__(self, model: DeltaModel, plan: Plan, first: Vector, over: Over) -> None:
         super().__init__(model, plan, first, over)
@@ -61,6 +61,7 @@ class SumSearch(Search):
                 return  # nothing ever takes away
         for count in itertools.count():
             if count:
+                offer.forget()
                 yield (), (), node.sid, count * INFO_PRICE
             for target in targets:
                 for placed, infos in offer.ways(_minus(target, state), count):
@@ -177,6 +178,10 @@ class _Offer:
                 self._spare.append(self._spare[-1] + len(group.entries) - group.certain)
             self._spare.reverse()
         return self._spare
+
+    def forget(self) -> None:
+        """Let go of what is large and can be worked out again."""
+        self._sets = None
 
     def ways(
         self, rest: Vector, unsure: int
