@@ -15,6 +15,7 @@ from outlast.kernel import (
     UnavailableError,
     World,
     current_deadline,
+    happened,
     reset_world,
     use_world,
 )
@@ -128,6 +129,31 @@ def test_the_last_error_comes_through_itself_with_a_note() -> None:
         assert call.calls == 3
         assert caught.value.__notes__ == ["after 3 attempts: 3 of 3 attempts used"]
         assert isinstance(events[-1], RetryGaveUp)
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("errors", "told"),
+    [
+        ([ConnectionResetError, ConnectionRefusedError], "maybe"),
+        ([ConnectionRefusedError, ConnectionRefusedError], "no"),
+        ([ConnectionRefusedError, ConnectionResetError], "maybe"),
+    ],
+)
+def test_a_last_refusal_does_not_hide_that_an_earlier_attempt_may_have_happened(
+    errors: list[type[OSError]], told: str
+) -> None:
+    policy = Retry(on=OSError, attempts=len(errors), repeat_indefinite=True)
+    left = [cls() for cls in errors]
+
+    async def call() -> None:
+        raise left.pop(0)
+
+    async def story(time: JumpingTime, events: list[Event]) -> None:
+        with pytest.raises(OSError) as caught:
+            await call_with_retry(call, policy)
+        assert happened(caught.value) == told
 
     run(story)
 

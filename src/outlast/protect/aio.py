@@ -1,10 +1,11 @@
 """Retrying from coroutines: the one retry loop of the library."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
-from outlast.kernel import InvariantError, World, current_deadline, current_world
+from outlast.kernel import InvariantError, World, current_deadline, current_world, happened
 from outlast.protect.core.retry import GiveUp, Retry
 from outlast.protect.events import RetryGaveUp, RetryScheduled
 
@@ -21,13 +22,17 @@ class Attempt:
 
     Attributes:
         number: Which attempt this is; the first is 1.
+        uncertain: Whether an earlier attempt, or this one, may have had an effect.
     """
 
-    __slots__ = ("_delay_ns", "_name", "_policy", "_world", "number", "succeeded")
+    __slots__ = ("_delay_ns", "_name", "_policy", "_world", "number", "succeeded", "uncertain")
 
-    def __init__(self, policy: Retry, number: int, world: World, name: str) -> None:
+    def __init__(
+        self, policy: Retry, number: int, world: World, name: str, *, uncertain: bool = False
+    ) -> None:
         self.number = number
         self.succeeded = False
+        self.uncertain = uncertain
         self._policy = policy
         self._world = world
         self._name = name
@@ -58,7 +63,12 @@ class Attempt:
             prng=world.prng,
         )
         shown = type(error).__name__
+        self.uncertain = self.uncertain or happened(error) == "maybe"
         if isinstance(decision, GiveUp):
+            if self.uncertain and happened(error) == "no":
+                # This attempt surely did nothing; the call may have, by an earlier one.
+                with suppress(AttributeError):
+                    error.happened = "maybe"  # type: ignore[attr-defined]
             if self.number > 1:
                 error.add_note(f"after {self.number} attempts: {decision.reason}")
             world.events.emit(
@@ -100,11 +110,12 @@ async def attempts(
         world: Clock, timers and draws; the current world by default.
     """
     where = world or current_world()
-    number = 0
+    number, uncertain = 0, False
     while True:
         number += 1
-        attempt = Attempt(policy, number, where, name)
+        attempt = Attempt(policy, number, where, name, uncertain=uncertain)
         yield attempt
+        uncertain = attempt.uncertain
         if attempt.succeeded:
             return
         await attempt.wait()
@@ -123,6 +134,8 @@ async def call_with_retry(
 
     Raises:
         BaseException: What the last attempt raised, itself, with a note if it was not the first.
+            Where that attempt surely had no effect and an earlier one may have had one, its
+            ``happened`` is ``"maybe"``.
     """
     name = getattr(function, "__qualname__", type(function).__name__)
     async for attempt in attempts(policy, name=name):
