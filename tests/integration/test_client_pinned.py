@@ -30,7 +30,10 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     made = Nodes(tmp_path_factory.mktemp("pinned"))
     try:
         made.init().start().serving()
-        made.leader()
+        until(
+            lambda: all((made.status(name) or {}).get("leader") for name in made.names),
+            "every node knows who leads",
+        )
         yield made
     finally:
         made.close()

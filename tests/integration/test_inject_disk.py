@@ -53,8 +53,12 @@ def read(here: Volume, name: str) -> bytes:
     return Path(here.inside(name)).read_bytes()
 
 
-def put(here: Volume, name: str) -> None:
-    Path(here.inside(name)).write_bytes(b"z")
+def put(here: Volume, name: str, content: bytes = b"z") -> None:
+    Path(here.inside(name)).write_bytes(content)
+
+
+def remove(here: Volume, name: str) -> None:
+    Path(here.inside(name)).unlink()
 
 
 def write(path: Path, size: int) -> list[str]:
@@ -192,10 +196,10 @@ def test_a_volume_is_used_once_something_lies_in_it(tmp_path):
 def test_what_a_program_frees_on_a_full_volume_is_taken_again_until_the_lease_ends(tmp_path):
     async def story() -> None:
         async with volume(tmp_path) as here:
-            Path(here.inside("old")).write_bytes(b"z" * MIB)
+            put(here, "old", b"z" * MIB)
             assert await here.top_up() == 0
             await here.fill(seconds=30)
-            Path(here.inside("old")).unlink()
+            remove(here, "old")
             assert here.free_bytes() >= MIB
             assert await here.top_up() > 0
             assert here.free_bytes() == 0

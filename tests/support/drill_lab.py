@@ -53,7 +53,8 @@ class Lab:
             (self.folder / f"err{number}").open("w") as err,
         ):
             process = subprocess.Popen(
-                [sys.executable, "-m", "outlast", *arguments],
+                # What runs the tests may ignore Ctrl-C, as shells let background jobs do.
+                ["env", "--default-signal=INT", sys.executable, "-m", "outlast", *arguments],
                 stdout=out, stderr=err, text=True, cwd=self.folder, start_new_session=True,
                 env={**os.environ, **self.environment, **environment},
             )  # fmt: skip
