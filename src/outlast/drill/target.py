@@ -40,11 +40,6 @@ class Target(Protocol):
         ...
 
     @property
-    def talks(self) -> bool:
-        """Whether the nodes are told each other's addresses."""
-        ...
-
-    @property
     def start_seconds(self) -> float:
         """How long a start may take."""
         ...
@@ -106,11 +101,6 @@ class CommandTarget:
     def name(self) -> str:
         """The command line."""
         return self.nodes.command
-
-    @property
-    def talks(self) -> bool:
-        """Whether there is anyone to talk to: every node is told where the others are."""
-        return len(self.ports) > 1
 
     @property
     def start_seconds(self) -> float:
@@ -239,11 +229,6 @@ class ClusterTarget:
     def name(self) -> str:
         """The machine, or the label of what is run in its place."""
         return self.nodes.label or f"outlast cluster of {self.nodes.machine}"
-
-    @property
-    def talks(self) -> bool:
-        """Nodes of a cluster talk."""
-        return len(self.ports) > 1
 
     @property
     def start_seconds(self) -> float:
