@@ -1,6 +1,7 @@
 """The judge says of small histories what a second, naive judge says, whatever they hold."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlast.check import CounterExample, check, history_of, line_of, parse_lines
-from outlast.kernel import HistoryEvent
-from outlast.testing.histories import header_of, simulate
+from outlast.kernel import HistoryEvent, Prng
+from outlast.testing.histories import header_of, plant, simulate
 from tests.support.check_brute import (
     MODELS,
     NO,
@@ -187,3 +188,100 @@ def test_a_right_history_with_one_operation_changed_gets_the_verdict_of_the_naiv
     model, data
 ):
     compare(model, data.draw(mutated(model), label="lines"))
+
+
+# --- long ones -----------------------------------------------------------------------------------
+
+LONG = [(400, 0.0, False), (2_000, 0.02, True), (6_000, 0.005, True)]
+
+
+def long_history(model: str, count: int, info_share: float, distinct: bool) -> list[HistoryEvent]:
+    """Return what eight clients of a right object saw."""
+    return simulate(
+        model, count, clients=8, keys=5, seed=count, info_share=info_share, distinct=distinct
+    )
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("count", "info_share", "distinct"), LONG)
+@pytest.mark.parametrize("model", MODELS)
+def test_a_long_right_history_is_valid(model, count, info_share, distinct):
+    events = long_history(model, count, info_share, distinct)
+    result = check(history_of(events, header_of(model)), model)
+    assert result.verdict == "valid", f"simulate({model!r}, {count}, ...): {result}"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("model", MODELS)
+def test_one_wrong_answer_in_a_long_history_is_found_and_shown(model, seed):
+    events = plant(long_history(model, 1_500, 0.01 * seed, distinct=True), seed)
+    result = check(history_of(events, header_of(model)), model)
+    assert result.verdict == "invalid", f"plant(simulate({model!r}, 1500, ...), {seed}): {result}"
+    found = result.counterexample
+    assert found is not None
+    assert found.stuck in found.operations
+    assert found.reason in result.why
+    if len(found.operations) <= 8:
+        alone = lines_of(found.operations, header_of(model))
+        assert not has_order(model, alone), "\n".join([result.why, *alone])
+
+
+# --- limits --------------------------------------------------------------------------------------
+
+
+def sums(count: int) -> list[HistoryEvent]:
+    """Return a counter with many uncertain even additions, and an odd sum that is read."""
+    events = [
+        HistoryEvent(n, kind, "add", 2 << n) for n in range(count) for kind in ("invoke", "info")
+    ]
+    read = HistoryEvent(count, "invoke", "read")
+    return [*events, read, HistoryEvent(count, "ok", "read", (2 << count) - 3)]
+
+
+def texts(count: int) -> list[HistoryEvent]:
+    """Return concurrent additions to a text, a deletion among them, and what they never give."""
+    asked = [("append", chr(97 + n)) for n in range(count)] + [("delete", None)]
+    events = [HistoryEvent(n, "invoke", f, value) for n, (f, value) in enumerate(asked)]
+    events += [HistoryEvent(n, "ok", f, value) for n, (f, value) in enumerate(asked)]
+    read = HistoryEvent(99, "invoke", "get")
+    return [*events, read, HistoryEvent(99, "ok", "get", "zz")]
+
+
+def test_unknown_names_the_limit_of_time_and_what_would_help():
+    result = check(history_of(sums(40)), "counter", seconds=0.001)
+    assert result.verdict == "unknown"
+    assert result.exit_code == 3
+    assert result.counterexample is None
+    assert result.why.startswith("the time limit of 0.001 s was reached")
+    assert "a higher --seconds" in result.why
+    assert "fewer info operations (there are 40)" in result.why
+
+
+@pytest.mark.timeout(120)
+def test_unknown_names_the_limit_of_memory_and_what_would_help():
+    result = check(history_of(texts(14)), "kv", memory_bytes=1 << 20)
+    assert result.verdict == "unknown"
+    assert result.why.startswith("the memory limit of 1 MiB was reached")
+    assert "a higher --memory" in result.why
+
+
+@pytest.mark.timeout(120)
+def test_what_is_decided_at_one_key_is_said_though_another_reached_a_limit():
+    hard = [replace(event, key="hard") for event in texts(14)]
+    wrong = [
+        HistoryEvent(200, "invoke", "get", None, "easy"),
+        HistoryEvent(200, "ok", "get", "zz", "easy"),
+    ]
+    result = check(history_of(hard + wrong), "kv", memory_bytes=1 << 20)
+    assert result.verdict == "invalid"
+    assert result.counterexample is not None
+    assert result.counterexample.key == "easy"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_small_history_needs_no_more_than_the_least_limits(model):
+    for seed in range(30):
+        lines = small_history(model, Prng(seed).below, 6)
+        result = check(parse_lines(lines), model, seconds=60, memory_bytes=1 << 20)
+        assert result.verdict != "unknown", f"seed {seed}: {result.why}"

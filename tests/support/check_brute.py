@@ -125,7 +125,10 @@ def bank(state: Any, op: Op) -> Any:
     if op["f"] == "read":
         if op["end"] is None:
             return state
-        shown = {name: number(balance) for name, balance in op["out"].items()}
+        shown = {
+            name: text(balance) if balance is None else number(balance)
+            for name, balance in op["out"].items()
+        }
         return state if shown == balances else NO
     value = op["value"]
     if op["result"] is False:

@@ -95,14 +95,10 @@ class _Attempt:
                 wanted.append(op)
                 if op.end is not None:
                     optional.append(op)
-        looks = 0
-
-        def over(_: int) -> str:
-            nonlocal looks
-            looks += 1
-            return "" if looks * 256 < _CONFIGS and self._in_time() else "enough"
-
-        return self._run(self.model, self._key, wanted, optional, over).verdict == "invalid"
+        return (
+            self._run(self.model, self._key, wanted, optional, _few(self._in_time)).verdict
+            == "invalid"
+        )
 
 
 def _window(
@@ -147,7 +143,7 @@ def _told(
     """Return the operations as they were recorded, with kin of the stuck one, and an order."""
     numbers = {op.index for op in kept} | {op.index for op in model.kin(stuck, operations)}
     shown = [op for op in operations if op.index in numbers]
-    outcome = run(model, key, shown, (), _short)
+    outcome = run(model, key, shown, (), _few())
     best, state = _walked(model, key, outcome)
     last = outcome.stuck if outcome.verdict == "invalid" and outcome.stuck else stuck
     reason = model.explain(state, last, shown, operations)
@@ -158,14 +154,7 @@ def longest(
     model: Model, key: Any, others: Sequence[Operation], run: Run
 ) -> tuple[tuple[Operation, str], ...]:
     """Return a longest order of ``others``, for a finding that came without a search."""
-    looks = 0
-
-    def over(_: int) -> str:
-        nonlocal looks
-        looks += 1
-        return "" if looks * 256 < _CONFIGS else "enough"
-
-    best, _ = _walked(model, key, run(model, key, others, (), over))
+    best, _ = _walked(model, key, run(model, key, others, (), _few()))
     return tuple(best[-_SHOWN_MAX:])
 
 
@@ -182,5 +171,13 @@ def _walked(model: Model, key: Any, outcome: Outcome) -> tuple[list[tuple[Operat
     return best, state
 
 
-def _short(_: int) -> str:
-    return ""
+def _few(in_time: Callable[[], bool] = lambda: True) -> Over:
+    """Return the limit of one attempt."""
+    looks = 0
+
+    def over(_: int) -> str:
+        nonlocal looks
+        looks += 1
+        return "" if looks * 256 < _CONFIGS and in_time() else "enough"
+
+    return over

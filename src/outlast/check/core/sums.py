@@ -91,6 +91,8 @@ class SumSearch(Search):
                     yield (), (entry,), new, INFO_PRICE + 1
 
     def _tight(self, state: Vector, offer: "_Offer") -> bool:
+        """Tell whether open changes, ``info`` ones too, could lead to what is not allowed."""
+        offer.spare()  # puts the info ones into the groups
         low = state
         for group in offer.groups:
             times = len(group.entries)

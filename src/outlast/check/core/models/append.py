@@ -125,13 +125,15 @@ class Append(Model):
     def possible(self, state: Any, op: Operation, movers: Sequence[Operation]) -> bool:
         """A list only grows, so what it holds must begin what is still to be read."""
         lists = dict(state)
+        own: dict[Any, int] = {}
         for f, key, shown in self.parts(op):
-            if f == "r" and shown is not None:
+            if f == "append":
+                own[key] = own.get(key, 0) + 1
+            elif shown is not None:
                 here = lists.get(key, ())
-                if here != shown[: len(here)]:
+                before = len(shown) - own.get(key, 0)  # its own additions are the last it reads
+                if before < len(here) or here != shown[: len(here)]:
                     return False
-            else:
-                lists.pop(key, None)  # its own addition is in what it reads next
         return True
 
     def describe_state(self, state: Any) -> str:
