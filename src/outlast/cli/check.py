@@ -127,7 +127,9 @@ def as_text(result: "Result") -> str:
         lines.append(result.why)
     if found is not None:
         on = "" if found.key is None else f" on key {found.key}"
-        lines += ["", f"{len(found.operations)} operations{on}:", "", found.text()]
+        count = len(found.operations)
+        plural = "" if count == 1 else "s"
+        lines += ["", f"{count} operation{plural}{on}:", "", found.text()]
     return "\n".join(lines)
 
 
