@@ -255,3 +255,15 @@ def test_the_demo_is_the_drill_with_a_report(
     assert ran[0].name == "bank"
     assert (tmp_path / "outlast-demo.html").is_file()
     assert "report: outlast-demo.html" in capsys.readouterr().out
+
+
+def test_a_report_for_which_the_disk_has_no_room_is_named_after_the_verdict(
+    stub: Ran, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub(made.SAMPLES["survived"]())
+    assert main(["drill", "--seed", "7", "--report", "/dev/full"]) == 2
+    out, err = capsys.readouterr()
+    assert "survived: " in out
+    assert err.splitlines()[-1] == (
+        "outlast: --report /dev/full: No space left on device; name a place with room"
+    )

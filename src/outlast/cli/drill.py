@@ -218,7 +218,24 @@ def write_report(found: "Report", report: str) -> None:
     """Write the page of a report."""
     from outlast.drill.page import page
 
-    Path(report).write_text(page(found), encoding="utf-8")
+    with _writing("--report", report):
+        Path(report).write_text(page(found), encoding="utf-8")
+
+
+@contextmanager
+def _writing(option: str, path: str | Path) -> Iterator[None]:
+    """Name the option and the file when the disk does not take what is written.
+
+    Raises:
+        ConfigError: Definite. With what the system said.
+    """
+    from outlast.kernel import ConfigError
+
+    try:
+        yield
+    except OSError as error:
+        message = f"{option} {path}: {error.strerror or error}; name a place with room"
+        raise ConfigError(message) from error
 
 
 class Histories:
@@ -230,21 +247,24 @@ class Histories:
 
     def __enter__(self) -> "Histories":
         """Make the directory."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        with _writing("--history", self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Close the files."""
-        for file in self._files.values():
-            file.close()
+        with _writing("--history", self._folder):
+            for file in self._files.values():
+                file.close()
 
     def write(self, name: str, header: Mapping[str, Any], event: "HistoryEvent") -> None:
         """Append one event to the history of workload ``name``."""
         from outlast.check import line_of
 
-        file = self._files.get(name)
-        if file is None:
-            path = self._folder / f"{name}.jsonl"
-            file = self._files[name] = path.open("w", encoding="utf-8")
-            file.write(json_text.dumps(header) + "\n")
-        file.write(line_of(event) + "\n")
+        path = self._folder / f"{name}.jsonl"
+        with _writing("--history", path):
+            file = self._files.get(name)
+            if file is None:
+                file = self._files[name] = path.open("w", encoding="utf-8")
+                file.write(json_text.dumps(header) + "\n")
+            file.write(line_of(event) + "\n")
