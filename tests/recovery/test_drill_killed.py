@@ -39,7 +39,9 @@ def kill(lab: Lab, after: float, seed: int) -> set[int]:
     length = ["--seconds", f"{SECONDS:g}", "--seed", f"{seed}"]
     process = lab.start("drill", SHOP, "--faults", ",".join(FAULTS), *length)
     waiting(after, lambda: process.poll() is not None)
-    assert process.poll() is None, f"it ended before it was killed: {lab.said()}"
+    if process.poll() is not None:  # a quick machine had it judged by then
+        assert after > SECONDS, f"it ended before it was killed: {lab.said()}"
+        return set()
     ports = lab.ports()
     process.send_signal(signal.SIGKILL)
     process.wait(10)
@@ -58,7 +60,7 @@ def test_a_drill_that_is_killed_at_any_moment_leaves_nothing_after_heal(
 ) -> None:
     """The moments lie one in each part of a drill's life, start and final reads included."""
     draw = Random(f"{SEED}-{number}")
-    after = 0.3 + (SECONDS + 2.0) * (number + draw.random()) / KILLS
+    after = 0.3 + (SECONDS + 1.0) * (number + draw.random()) / KILLS
     print(f"OUTLAST_KILLS_SEED={SEED}: kill {number} of {KILLS} after {after:.3f} s")
     ports = kill(lab, after, seed=number + 1)
     print(lab.said())
