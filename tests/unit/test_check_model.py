@@ -3,6 +3,7 @@
 import pytest
 
 from outlast.check import DeltaModel, Model, check, history_of
+from outlast.check.core.judge import Limits
 from outlast.kernel import ConfigError, HistoryEvent
 
 
@@ -103,3 +104,11 @@ def test_an_unknown_verdict_names_the_limit_and_what_would_help():
     assert "time limit" in result.why
     assert "--seconds" in result.why
     assert "10 info" in result.why or "there are 10" in result.why
+
+
+def test_the_memory_limit_counts_what_the_process_grew_where_the_search_counts_less() -> None:
+    grown = [0]
+    limits = Limits(10.0, 1 << 20, lambda: 0.0, lambda: grown[0])
+    assert limits.over(0) == ""
+    grown[0] = (1 << 20) + 1
+    assert limits.over(0) == "the memory limit of 1 MiB"
