@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import drill
 from benchmarks.common import Result
-from outlast.drill.lab import Lab
+from outlast.drill.process_lab import ProcessLab as Lab
 from outlast.drill.target import OwnNodes, make_target
 from outlast.host import make_world
 from outlast.kernel import Prng

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from outlast.drill import nemesis as module
+from outlast.drill import breaking as module
+from outlast.drill.breaking import ProcessBreaker
 from outlast.drill.core.schedule import Planned
 from outlast.drill.nemesis import Nemesis
 from outlast.inject import LinkFault, parse_faults
@@ -166,10 +167,12 @@ def nemesis_of(lab: FakeLab, plan: Sequence[Planned], **more: Any) -> Nemesis:
         await asyncio.sleep(0.5)
         return NS // 2
 
-    volumes: Any = {name: FakeVolume(lab, name) for name in lab.nodes}
+    volumes: Any = more.pop("volumes", {name: FakeVolume(lab, name) for name in lab.nodes})
     faked: Any = lab
-    given = {"volumes": volumes, "pinned": True, **more}
-    return Nemesis(virtual_world(), faked, plan, 0, lambda: "n1", progress, None, **given)  # type: ignore[arg-type]
+    world = virtual_world()
+    breaker = ProcessBreaker(world, faked, None, volumes)  # type: ignore[arg-type]
+    given = {"pinned": True, **more}
+    return Nemesis(world, faked, plan, 0, lambda: "n1", progress, breaker, **given)
 
 
 def carried_out(lab: FakeLab, *names: str, **more: Any) -> Nemesis:

@@ -1,7 +1,6 @@
 """One drill from start to verdict: lab, load, nemesis, healing, final reads, judgement."""
 
 import asyncio
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -12,16 +11,15 @@ from outlast.drill.api import Drill, check_drill, workloads_of
 from outlast.drill.core import schedule
 from outlast.drill.core.timeline import Done, recovered
 from outlast.drill.judging import judge_workload, versions
-from outlast.drill.lab import Lab
+from outlast.drill.lab import Breaker, Ground, Lab
 from outlast.drill.nemesis import Nemesis
+from outlast.drill.process_ground import ProcessGround
 from outlast.drill.report import InvariantReport, Report
 from outlast.drill.summary import Found, summarise
-from outlast.drill.target import make_target
-from outlast.drill.volumes import make_volumes
 from outlast.drill.watching import View, Watcher
 from outlast.drill.workload import Running, by_name
-from outlast.inject import Journal, heal, parse_faults
-from outlast.kernel import ConfigError, Fault, HistoryEvent, Prng, World
+from outlast.inject import parse_faults
+from outlast.kernel import ConfigError, Fault, HistoryEvent, World
 
 _NS = 1_000_000_000
 _POLL = 0.02
@@ -46,6 +44,7 @@ class DrillRun:
         command: What repeats the drill, for the report.
         show: Called with the view a few times a second.
         record: Called with the workload's name, its header and each history event.
+        ground: Where it runs; on real processes by default.
 
     Raises:
         ConfigError: Definite. A fault is unknown, too many for the time, not possible on this
@@ -61,6 +60,7 @@ class DrillRun:
     command: str = ""
     show: Callable[[View], None] = lambda _: None
     record: Callable[[str, Mapping[str, Any], HistoryEvent], None] | None = None
+    ground: Ground | None = None
     view: View = field(init=False)
     _parsed: tuple[Fault, ...] = ()
     _plan: tuple[schedule.Planned, ...] = ()
@@ -99,35 +99,25 @@ class DrillRun:
 
     async def run(self) -> Report:
         """Run from start to verdict; whatever happens, nothing is left on this machine."""
-        self.show(self.view)
-        await asyncio.to_thread(heal, self.world)
-        async with AsyncExitStack() as stack:
-            journal = Journal.open(self.world)
-            stack.push_async_callback(asyncio.to_thread, journal.close)
-            stack.push_async_callback(asyncio.to_thread, journal.undo)
-            await self._start(stack, journal, journal.make_directory())
-            found = await self._load()
+        found = await self.find()
         self._watcher.tell("judging the histories")
-        return await self._judge(found)
+        return await asyncio.to_thread(self.judge, found)
+
+    async def find(self) -> Found:
+        """Run from start to the final reads, and take everything away again."""
+        self.show(self.view)
+        ground = self.ground or ProcessGround(
+            self.world, type(self.drill).nodes, self._parsed, self.seed, self.home
+        )
+        async with AsyncExitStack() as stack:
+            self._lab, breaker = await ground.open(stack)
+            await self._lab.start()
+            await self._start(breaker)
+            return await self._load(ground)
 
     # --- start -----------------------------------------------------------------------------------
 
-    async def _start(self, stack: AsyncExitStack, journal: Journal, folder: str) -> None:
-        target = make_target(self.world, type(self.drill).nodes, folder, self.home)
-        volumes, prefix = await make_volumes(
-            self.world, stack, journal, target, self._parsed, home=self.home
-        )
-        self._lab = Lab(
-            self.world,
-            target,
-            folder,
-            self.home,
-            Prng(self.seed),
-            environment=journal.environment,
-            prefix=prefix,
-        )
-        stack.push_async_callback(self._lab.stop)
-        await self._lab.start()
+    async def _start(self, breaker: Breaker) -> None:
         running_all = list(self._running.values())
         self._watcher = Watcher(self.world, self._lab, running_all, self.view, self.show)
         self._nemesis = Nemesis(
@@ -137,8 +127,7 @@ class DrillRun:
             0,
             lambda: self._watcher.leader,
             self._progress,
-            journal,
-            volumes,
+            breaker,
         )
         self._watcher.injected = self._nemesis.injected
         names = list(self._lab.nodes)
@@ -156,7 +145,7 @@ class DrillRun:
 
     # --- load ------------------------------------------------------------------------------------
 
-    async def _load(self) -> Found:
+    async def _load(self, ground: Ground) -> Found:
         self._began_ns = began_ns = self.world.clock.monotonic_ns()
         started = datetime.fromtimestamp(self.world.clock.wall_ns() / _NS, UTC)
         self._nemesis.began_ns = self._watcher.began_ns = began_ns
@@ -164,13 +153,11 @@ class DrillRun:
             running.began_ns = began_ns
         await self._watcher.look(around=False)
         for running in self._running.values():
-            running.start()
+            self._lab.as_clients(running.start)
         self._watcher.tell("under load")
         watching = asyncio.ensure_future(self._watcher.run())
         breaking = asyncio.ensure_future(self._break())
-        # A full collection would stop clients and proxies together: a fault nobody injected.
-        gc.collect()
-        gc.freeze()
+        ground.begin()
         try:
             await asyncio.wait({watching, breaking}, return_when=asyncio.FIRST_COMPLETED)
             if watching.done():
@@ -183,7 +170,7 @@ class DrillRun:
             final_ns = self._now()
             problems, invariants = await self._finish()
         finally:
-            gc.unfreeze()
+            ground.ended()
             for task in (watching, breaking):
                 task.cancel()
             await asyncio.gather(watching, breaking, return_exceptions=True)
@@ -212,7 +199,7 @@ class DrillRun:
         problems: list[str] = []
         invariants: list[InvariantReport] = []
         try:
-            await self._lab.ready(self._lab.target.start_seconds)
+            await self._lab.ready(self._lab.start_seconds)
         except ConfigError as error:
             problems.append(str(error))
         for running in self._running.values():
@@ -279,13 +266,14 @@ class DrillRun:
 
     # --- judging ---------------------------------------------------------------------------------
 
-    async def _judge(self, found: Found) -> Report:
-        reports = [await asyncio.to_thread(judge_workload, running) for running in found.running]
+    def judge(self, found: Found) -> Report:
+        """Judge what was found."""
+        reports = [judge_workload(running) for running in found.running]
         return summarise(
             found,
             tuple(reports),
             name=self.name,
-            target=self._lab.target.name,
+            target=self._lab.target_name,
             promise=type(self.drill).promise(),
             nodes=tuple(self._lab.nodes),
             seed=self.seed,

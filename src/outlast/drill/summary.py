@@ -7,7 +7,7 @@ from typing import Any
 from outlast.drill.core.losses import set_losses
 from outlast.drill.core.timeline import Done, Window, availability, gaps, latencies, series
 from outlast.drill.core.verdict import Seen, judge, judge_fault
-from outlast.drill.nemesis import Injected
+from outlast.drill.injected import Injected
 from outlast.drill.report import (
     FaultReport,
     InvariantReport,

@@ -6,8 +6,8 @@ from typing import Any
 
 from outlast.drill.core.detection import sign, who_leads
 from outlast.drill.core.witness import Spans, Witness
+from outlast.drill.injected import Injected
 from outlast.drill.lab import Lab
-from outlast.drill.nemesis import Injected
 from outlast.drill.report import NodeState
 from outlast.drill.workload import Running
 from outlast.kernel import World
