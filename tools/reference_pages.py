@@ -277,8 +277,8 @@ is for a program behind TCP.
 
 <!-- Written by tools/reference_pages.py from outlast.inject.CATALOGUE. -->
 
-| fault | class | targets, the default first | what it does | how | needs |
-| --- | --- | --- | --- | --- | --- |
+| fault | class | targets, the default first | what it does | how | needs | in the simulator |
+| --- | --- | --- | --- | --- | --- | --- |
 """
 
 FAULTS_NEEDS = """
@@ -288,6 +288,18 @@ FAULTS_NEEDS = """
 state T of each; for a full disk, that no byte is free; for links, the bytes that were withheld,
 late, lost or dropped, the connections that were stalled or reset.
 
+"""
+
+FAULTS_SIMULATED = """
+## Only in the simulator
+
+With `--world sim`, and by name in `@sim.test(faults=[…])`.
+
+| fault | class | what it does | how |
+| --- | --- | --- | --- |
+"""
+
+FAULTS_PLANNED = """
 ## Known by name, not built yet
 
 | fault | class | what it will do |
@@ -305,14 +317,23 @@ def faults_page() -> str:
             others = [target for target in row.targets if target != row.target]
             targets = ", ".join([row.target, *others])
             needs = ", ".join(row.needs)
-            cells = (f"`{row.name}`", row.category, targets, row.what, row.how, needs)
+            cells = (
+                f"`{row.name}`", row.category, targets, row.what, row.how, needs, row.simulated
+            )  # fmt: skip
             parts.append(f"| {' | '.join(map(cell, cells))} |\n")
     needs = "; ".join(f"`{word}`: {meaning}" for word, meaning in NEEDS.items())
     parts.append(FAULTS_NEEDS.format(needs=needs))
+    parts.append(FAULTS_SIMULATED)
+    parts += [
+        f"| `{row.name}` | {row.category} | {cell(row.what)} | {cell(row.simulated)} |\n"
+        for row in CATALOGUE
+        if row.simulated and not row.built
+    ]
+    parts.append(FAULTS_PLANNED)
     parts += [
         f"| `{row.name}` | {row.category} | {cell(row.what)} |\n"
         for row in CATALOGUE
-        if not row.built
+        if not (row.built or row.simulated)
     ]
     return "".join(parts)
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from outlast import blocking as blocking
     from outlast import check as check
     from outlast import drill as drill
+    from outlast import sim as sim
     from outlast import testing as testing
     from outlast.cluster.connect import connect as connect
     from outlast.detect import Health as Health
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from outlast.kernel import DiskFullError as DiskFullError
     from outlast.kernel import DivergedError as DivergedError
     from outlast.kernel import ElsewhereError as ElsewhereError
+    from outlast.kernel import EscapeError as EscapeError
     from outlast.kernel import FencedError as FencedError
     from outlast.kernel import HandshakeError as HandshakeError
     from outlast.kernel import IndefiniteError as IndefiniteError
@@ -63,8 +65,8 @@ _NAMES = {
     "outlast.kernel": (
         "BarredError BulkheadFullError CircuitOpenError CommandError CommandTypeError"
         " ConfigError ConnectionLostError CorruptionError DataError DeadlineError DefiniteError"
-        " DiskFullError DivergedError ElsewhereError FencedError HandshakeError IndefiniteError"
-        " InvariantError KeyReusedError LogFailedError LostError NoEffectError OutlastError"
+        " DiskFullError DivergedError ElsewhereError EscapeError FencedError HandshakeError"
+        " IndefiniteError InvariantError KeyReusedError LogFailedError LostError NoEffectError OutlastError"
         " OverloadedError ProtocolError RateLimitedError RejectedError ReplyLostError SealedError"
         " SessionExpiredError TooLateError TrimmedError UnavailableError happened"
     ),
@@ -73,7 +75,7 @@ _NAMES = {
     "outlast.protect": "deadline",
     "outlast.detect": "Health Supervisor",
 }
-_MODULES = ("blocking", "check", "drill", "testing")
+_MODULES = ("blocking", "check", "drill", "sim", "testing")
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 # Which extra brings a package that one of our modules asked for and did not find.

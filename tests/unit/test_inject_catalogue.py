@@ -40,11 +40,11 @@ def test_commas_and_blanks_separate_names_too():
         ("partitoin:halves", "did you mean partition:halves?"),
         ("powercut", "`outlast faults` explains them"),
         ("@leader", "`outlast faults` explains them"),
-        ("power-cut", "fault 'power-cut': known by name, not built yet"),
-        ("disk:eio@one", "fault 'disk:eio': known by name, not built yet; built: disk:full"),
-        ("clock:skew", "not built yet"),
-        ("dns:nxdomain", "not built yet"),
-        ("memory:flip", "not built yet"),
+        ("power-cut", "fault 'power-cut': so far only in the simulator: --world sim"),
+        ("disk:eio@one", "fault 'disk:eio': so far only in the simulator: --world sim"),
+        ("clock:skew", "only in the simulator"),
+        ("dns:nxdomain", "only in the simulator"),
+        ("memory:flip", "fault 'memory:flip': known by name, not built yet"),
         ("crash@leeder", "target 'leeder' does not fit; did you mean leader?"),
         ("crash@", "target '' does not fit; use leader"),
         ("partition:isolate@all", "target 'all' does not fit; use leader, follower or one"),
@@ -64,6 +64,18 @@ def test_every_built_row_is_read_with_each_of_its_targets_and_with_none():
                 assert names(f"{row.name}@{target}") == [f"{row.name}@{target}"]
             assert names(row.name) == [f"{row.name}@{row.target}"]
             assert fault_row(Fault.parse(row.name)) is row
+
+
+def test_every_simulated_row_is_read_for_the_simulator():
+    for row in CATALOGUE:
+        if row.simulated:
+            assert [str(f) for f in parse_faults([row.name], simulated=True)] == [
+                f"{row.name}@{row.target}"
+            ]
+    with pytest.raises(ConfigError, match="known by name, not built yet"):
+        parse_faults(["memory:flip"], simulated=True)
+    with pytest.raises(ConfigError, match="there is crash"):
+        parse_faults(["zzz"], simulated=True)
 
 
 def test_rows_are_complete_and_have_one_name_each():

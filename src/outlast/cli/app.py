@@ -5,7 +5,7 @@ from typing import Any
 from cyclopts import App, ArgumentCollection, Group, Parameter
 from cyclopts.config import Env, Toml
 
-from outlast.cli import check, drill, faults, inspection, run, use
+from outlast.cli import check, drill, faults, inspection, run, sim, use
 
 _HELP = "Keep a Python service working while its parts fail, and prove that it does."
 _EPILOGUE = (
@@ -56,6 +56,7 @@ def make_app(*, show_config: bool = False) -> App:
     app.command(member)
     app.command(use.transfer_leader, group=_use)
     app.command(drill.drill, group=_prove)
+    app.command(sim.sim, group=_prove)
     app.command(check.check, group=_prove)
     app.command(faults.faults, group=_prove)
     app.command(faults.heal, group=_prove)

@@ -5,7 +5,7 @@ from outlast.cli.access import Flag
 
 
 def faults(*, json: Flag = False) -> int:
-    """List all faults: what each does, what it hits, and whether this machine permits it.
+    """List all faults: what each does, what it hits, whether this machine or the simulator can.
 
     Args:
         json: Print JSON.
@@ -21,10 +21,13 @@ def faults(*, json: Flag = False) -> int:
         row = permit.row
         what = row.what if permit.permitted else f"{row.what} ({permit.why_not})"
         here = "yes" if permit.permitted else "no"
-        if row.built:
-            built.append([row.name, row.category, row.target, here, what])
-    print(show.columns(["fault", "class", "target", "here", "what it does"], built))
-    planned = ", ".join(permit.row.name for permit in rows if not permit.row.built)
+        sim = "yes" if row.simulated else "no"
+        if row.built or row.simulated:
+            built.append([row.name, row.category, row.target, here, sim, what])
+    print(show.columns(["fault", "class", "target", "here", "sim", "what it does"], built))
+    planned = ", ".join(
+        permit.row.name for permit in rows if not (permit.row.built or permit.row.simulated)
+    )
     print(f"\nKnown by name, not built yet: {planned}")
     return EXIT_OK
 

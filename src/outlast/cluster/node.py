@@ -170,7 +170,9 @@ class Node:
             membership=identity.bootstrap if identity.admitted else Membership(0, ()),
             peers=peers,
             snapshots=store,
-            settings=RaftLogSettings(cluster=identity.cluster, raft=self._settings.raft),
+            settings=RaftLogSettings(
+                cluster=identity.cluster, raft=self._settings.raft, wal=self._settings.wal
+            ),
             may_vote=identity.admitted,
         )
         self._log = log

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from outlast.kernel import ConfigError, NodeId
 from outlast.log.engines.raft import RaftSettings
+from outlast.log.wal import WalSettings
 from outlast.state import ReplicaSettings
 from outlast.wire import Security, parse_address
 
@@ -31,6 +32,7 @@ class NodeSettings:
         cluster: Cluster id that the directory must belong to; empty for any.
         security: TLS and tokens.
         raft: Settings of the Raft engine.
+        wal: Sizes and limits of the log on disk.
         replica: Settings of sessions, batches and checkpoints.
     """
 
@@ -44,6 +46,7 @@ class NodeSettings:
     cluster: str = ""
     security: Security = field(default_factory=Security)
     raft: RaftSettings = field(default_factory=RaftSettings)
+    wal: WalSettings = field(default_factory=WalSettings)
     replica: ReplicaSettings = field(default_factory=ReplicaSettings)
 
     def __post_init__(self) -> None:

@@ -109,6 +109,9 @@ class Nodes:
             for a node that is ready when its port accepts connections.
         start_seconds: How long a start may take.
         environment: More environment.
+        main: The coroutine function that the command runs, for ``--world sim``, where there
+            are no processes. It is called with those of ``port``, ``dir``, ``node``, ``host``
+            and ``peers`` that it takes.
     """
 
     command: str
@@ -116,6 +119,7 @@ class Nodes:
     ready: str | None = None
     start_seconds: float = 20.0
     environment: Mapping[str, str] = field(default_factory=dict)
+    main: Callable[..., Awaitable[Any]] | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked before anything is started.

@@ -8,6 +8,7 @@ from outlast.cluster.connect import connect
 from outlast.drill.api import Drill, Node, Workload, operation
 from outlast.drill.core.transfers import judge_transfers
 from outlast.drill.machine import OverdrawnError
+from outlast.drill.replicas import LAB
 from outlast.drill.report import InvariantReport
 from outlast.drill.target import OwnNodes
 from outlast.kernel import CommandError, HistoryEvent, NoEffectError
@@ -39,6 +40,7 @@ class ClusterClient:
             [node.address] if node.pinned else list(node.everyone.values()),
             routes=node.everyone,
             timeout=_READ_SECONDS if node.pinned else 30.0,
+            security=LAB,
             name=f"drill at {node.name}",
         )
 

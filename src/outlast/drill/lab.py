@@ -4,13 +4,14 @@ A *ground* opens a *lab*, in which nodes run, and a *breaker*, which injects fau
 nemesis, the clients, the watcher and the judges know nothing else of either.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
 from outlast.drill.api import Node
 from outlast.drill.injected import Injected
 from outlast.drill.report import InvariantReport
+from outlast.kernel import TaskHandle
 
 
 class LabNode(Protocol):
@@ -114,8 +115,10 @@ class Lab(Protocol):
         """Check what must hold of all nodes together, when everything was healed."""
         ...
 
-    def as_clients(self, start: Any) -> None:
-        """Call ``start`` where clients run: the tasks that it starts are theirs."""
+    def spawn_client(
+        self, coroutine: Coroutine[Any, Any, Any], *, name: str, pinned: str = ""
+    ) -> TaskHandle:
+        """Run a client's coroutine where clients run, or those pinned to a node."""
         ...
 
 

@@ -8,7 +8,7 @@ written into a journal before it is made, so that ``outlast heal`` can undo it.
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ from outlast.drill.report import InvariantReport
 from outlast.drill.target import LOOPBACK, Target
 from outlast.host.process import ChildProcess, start_process
 from outlast.inject import Link, Proxy, bypasses, find_listeners, process_tree
-from outlast.kernel import ConfigError, Prng, World
+from outlast.kernel import ConfigError, Prng, TaskHandle, World
 from outlast.log.files import read_tail
 
 _NS = 1_000_000_000
@@ -265,9 +265,11 @@ class ProcessLab:
         """Return where the drill itself reaches ``name``."""
         return f"{LOOPBACK}:{self.proxy.links[f'{DRILL}-{name}'].port}"
 
-    def as_clients(self, start: Callable[[], None]) -> None:
-        """Call ``start``: clients run in this process."""
-        start()
+    def spawn_client(
+        self, coroutine: Coroutine[Any, Any, Any], *, name: str, pinned: str = ""
+    ) -> TaskHandle:
+        """Run a client's coroutine: in this process."""
+        return self.world.spawn.task(coroutine, name=name)
 
     async def look_for_listeners(self) -> None:
         """Find out on which other ports nodes listen: to talk there is to go around the proxy."""

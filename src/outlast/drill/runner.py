@@ -45,6 +45,7 @@ class DrillRun:
         show: Called with the view a few times a second.
         record: Called with the workload's name, its header and each history event.
         ground: Where it runs; on real processes by default.
+        only: Numbers of the faults of the plan that are injected; ``None`` for all.
 
     Raises:
         ConfigError: Definite. A fault is unknown, too many for the time, not possible on this
@@ -61,6 +62,7 @@ class DrillRun:
     show: Callable[[View], None] = lambda _: None
     record: Callable[[str, Mapping[str, Any], HistoryEvent], None] | None = None
     ground: Ground | None = None
+    only: frozenset[int] | None = None
     view: View = field(init=False)
     _parsed: tuple[Fault, ...] = ()
     _plan: tuple[schedule.Planned, ...] = ()
@@ -77,13 +79,19 @@ class DrillRun:
             message = f"--seconds {self.seconds:g}: give {limit}"
             raise ConfigError(message)
         check_drill(type(self.drill))
-        self._parsed = parse_faults(self.faults or type(self.drill).faults)
+        self._parsed = parse_faults(
+            self.faults or type(self.drill).faults, simulated=self.ground is not None
+        )
         count = type(self.drill).nodes.count
         for fault in self._parsed:
             if fault.kind == "partition" and count < _PARTITION_NODES:
                 message = f"{fault}: needs at least {_PARTITION_NODES} nodes; there is {count}"
                 raise ConfigError(message)
-        self._plan = schedule.plan(self._parsed, self.seconds, self.seed)
+        self._plan = tuple(
+            planned
+            for number, planned in enumerate(schedule.plan(self._parsed, self.seconds, self.seed))
+            if self.only is None or number in self.only
+        )
         self._running = by_name(
             [
                 Running(self.world, workload, (), self.seed * 1_000 + number, number * _PROCESSES)
@@ -136,6 +144,7 @@ class DrillRun:
             running.pinned = [self._lab.client_node(name, pinned=True) for name in names]
             running.answered = self._watcher.answered
             running.bytes_from = self._lab.bytes_to_pinned
+            running.spawn = self._lab.spawn_client
             self._nemesis.pinned |= bool(running.pinned_count)
             if self.record is not None:
                 running.record = _recorder(self.record, running)
@@ -153,7 +162,7 @@ class DrillRun:
             running.began_ns = began_ns
         await self._watcher.look(around=False)
         for running in self._running.values():
-            self._lab.as_clients(running.start)
+            running.start()
         self._watcher.tell("under load")
         watching = asyncio.ensure_future(self._watcher.run())
         breaking = asyncio.ensure_future(self._break())

@@ -21,8 +21,8 @@ from outlast.kernel import OutlastError, World
 from outlast.protect import deadline
 
 LOOPBACK = "127.0.0.1"
-_STATUS_SECONDS = 0.4
-_DIGEST_SECONDS = 15.0
+STATUS_SECONDS = 0.4
+DIGEST_SECONDS = 15.0
 _HOLDS_SECONDS = 0.3
 
 
@@ -262,16 +262,16 @@ class ClusterTarget:
     async def status(self, node: str, address: str) -> Mapping[str, Any] | None:
         """Ask the node itself, whoever leads."""
         if self._watch is None:
-            self._watch = connect(None, [address], timeout=_STATUS_SECONDS, name="drill")
+            self._watch = connect(None, [address], timeout=STATUS_SECONDS, name="drill")
         try:
-            with deadline(_STATUS_SECONDS):
+            with deadline(STATUS_SECONDS):
                 return await self._watch.status(address)
         except (OutlastError, OSError):
             return None
 
     async def verify(self, addresses: Sequence[str]) -> Sequence[InvariantReport]:
         """Compare the digests of all replicas at one applied index."""
-        problems = await compare_digests(self.world, addresses, _DIGEST_SECONDS)
+        problems = await compare_digests(self.world, addresses, DIGEST_SECONDS)
         detail = "; ".join(problems) or f"{len(addresses)} replicas, equal digests"
         return (InvariantReport("all replicas hold the same state", not problems, detail),)
 

@@ -60,6 +60,8 @@ class Running:
             whether the node answered at all.
         bytes_from: Says how many bytes a node has sent to its pinned clients so far: an
             operation that failed was answered if there are more afterwards.
+        spawn: Starts a client's task: called with its coroutine, ``name``, and ``pinned``, the
+            node that it stays with.
     """
 
     world: World
@@ -72,6 +74,7 @@ class Running:
     record: Callable[[HistoryEvent], None] | None = None
     answered: Callable[[str, bool], None] = lambda _node, _ok: None
     bytes_from: Callable[[str], int] = lambda _: 0
+    spawn: Callable[..., TaskHandle] | None = None
     events: list[HistoryEvent] = field(default_factory=list)
     done: list[Done] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=lambda: {"ok": 0, "fail": 0, "info": 0})
@@ -162,13 +165,18 @@ class Running:
         """Start the clients: one pinned to each node, and those that move about."""
         count = len(self.nodes)
         pinned = self.pinned_count
+        spawn = self.spawn or self._spawn
         for number in range(self.client_count):
             stays = number < pinned
-            task = self.world.spawn.task(
+            task = spawn(
                 self._guarded(number % count, Prng(self.seed + number + 1), pinned=stays),
                 name=f"{self.name} client {number}",
+                pinned=self.nodes[number % count].name if stays else "",
             )
             self._tasks.append(task)
+
+    def _spawn(self, coroutine: Any, *, name: str, pinned: str) -> TaskHandle:
+        return self.world.spawn.task(coroutine, name=name)
 
     async def stop(self, within: float) -> None:
         """Let each client end its operation; what takes longer counts as unknown.

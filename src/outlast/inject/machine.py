@@ -35,6 +35,7 @@ class FaultPermit:
             "target": row.target,
             "targets": list(row.targets),
             "built": row.built,
+            "simulated": row.simulated,
             "permitted": self.permitted,
             "why_not": self.why_not,
         }
@@ -48,7 +49,8 @@ def permits() -> tuple[FaultPermit, ...]:
 
 def _permit(row: FaultRow, missing: dict[str, str]) -> FaultPermit:
     if not row.built:
-        return FaultPermit(row, False, "not built yet")
+        why = "only in the simulator" if row.simulated else "not built yet"
+        return FaultPermit(row, False, why)
     why = next((missing[need] for need in row.needs if missing[need]), "")
     return FaultPermit(row, not why, why)
 

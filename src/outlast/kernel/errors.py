@@ -65,6 +65,10 @@ class ConfigError(DefiniteError, ValueError):
     """A setting or argument is wrong; the message names the value and what would be right."""
 
 
+class EscapeError(ConfigError):
+    """Code in a simulation asked for something that cannot be simulated: a socket, a process."""
+
+
 class RejectedError(DefiniteError):
     """Refused before any work began. ``retry_after`` is in seconds, ``None`` when unknown."""
 

@@ -1,17 +1,17 @@
 """From ``bank.py:Bank`` on a command line to the class, with one line when it does not work."""
 
 import importlib
-import importlib.util
-import sys
-import traceback
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from outlast.host.modules import import_line, load_file
 from outlast.kernel import ConfigError
 from outlast.state.machine import StateMachine
 from outlast.state.spec import machine_spec
+
+__all__ = ["READY", "choose_class", "load_file", "load_machine"]
 
 T = TypeVar("T")
 
@@ -42,49 +42,6 @@ def load_machine(target: str) -> type[StateMachine]:
     return cls
 
 
-def load_file(path: Path, *, until: type[BaseException] | tuple[()] = ()) -> ModuleType:
-    """Run a Python file as a module and return it.
-
-    Args:
-        path: The file. Its directory is put first on ``sys.path``.
-        until: What the file may raise to say that nothing after it is wanted: what was defined
-            before stands in the module.
-
-    Raises:
-        ConfigError: No such file (near names are offered), or what it raised, with its line.
-    """
-    if not path.is_file():
-        folder = path.parent
-        near = get_close_matches(path.name, [p.name for p in folder.glob("*.py")] or [], 1, 0.5)
-        hint = f"; did you mean {folder / near[0]}?" if near else "; write FILE.py:Class"
-        raise ConfigError(f"{path}: no such file{hint}")
-    path = path.resolve()
-    name = path.stem
-    kept = sys.modules.get(name)
-    if kept is not None:
-        file = getattr(kept, "__file__", None)
-        if file is not None and Path(file).resolve() == path:
-            return kept
-        name = f"outlast_machine_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{path} cannot be imported as Python; write FILE.py:Class")
-    module = importlib.util.module_from_spec(spec)
-    if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except until:
-        pass
-    except BaseException as error:
-        del sys.modules[name]
-        if isinstance(error, ConfigError) or not isinstance(error, Exception | SystemExit):
-            raise
-        raise ConfigError(_import_line(error, str(path))) from error
-    return module
-
-
 def _from_name(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
@@ -97,22 +54,9 @@ def _from_name(name: str) -> ModuleType:
                 f"{name!r}: no such module, and no ready machine (there is: {ready}); write "
                 f"FILE.py:Class"
             ) from None
-        raise ConfigError(_import_line(error, "")) from error
+        raise ConfigError(import_line(error, "")) from error
     except Exception as error:
-        raise ConfigError(_import_line(error, "")) from error
-
-
-def _import_line(error: BaseException, file: str) -> str:
-    """Say what the user's file raised, at the deepest line that is in it."""
-    said = f"{type(error).__name__}: {error}".partition("\n")[0].rstrip(": ")
-    if isinstance(error, SyntaxError):
-        return f"{Path(error.filename or file).name}:{error.lineno}: SyntaxError: {error.msg}"
-    frames = traceback.extract_tb(error.__traceback__)
-    frames[:] = [frame for frame in frames if "importlib" not in frame.filename]
-    own = [frame for frame in frames if not file or Path(frame.filename) == Path(file)]
-    for frame in reversed(own or frames):
-        return f"{Path(frame.filename).name}:{frame.lineno}: {said}"
-    return f"{file}: {said}"
+        raise ConfigError(import_line(error, "")) from error
 
 
 def choose_class(place: str, name: str, module: ModuleType, base: type[T]) -> type[T]:

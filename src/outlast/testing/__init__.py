@@ -7,13 +7,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from outlast.testing import broken, histories, log_suite
+    from outlast.testing import broken, campaign, histories, log_suite
     from outlast.testing.machine import MachineCheckError, check_machine
+    from outlast.testing.virtual import VirtualTime, virtual_time
 
-_MODULES = ("broken", "histories", "log_suite")
-_NAMES: dict[str, str] = {"MachineCheckError": "machine", "check_machine": "machine"}
+_MODULES = ("broken", "campaign", "histories", "log_suite")
+_NAMES: dict[str, str] = {
+    "MachineCheckError": "machine",
+    "VirtualTime": "virtual",
+    "check_machine": "machine",
+    "virtual_time": "virtual",
+}
 
-__all__ = ["MachineCheckError", "broken", "check_machine", "histories", "log_suite"]
+__all__ = [
+    "MachineCheckError",
+    "VirtualTime",
+    "broken",
+    "campaign",
+    "check_machine",
+    "histories",
+    "log_suite",
+    "virtual_time",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -42,7 +42,7 @@ def aim(fault: Fault, nodes: Sequence[str], leader: str, draw: int) -> Aim:
     victims = choose(fault.target, nodes, leader, prng)
     if fault.kind == "partition":
         return _partition(fault.variant, victims, nodes, prng)
-    if fault.kind in {"crash", "pause"}:
+    if fault.kind in {"crash", "power-cut", "pause"}:
         return Aim(victims, can_serve=_majority(len(nodes) - len(victims), len(nodes)))
     breaks_all = fault.kind == "link" and fault.variant in {"reset", "drop"}
     hit_hard = len(victims) if breaks_all or fault.kind == "disk" else 0
@@ -73,11 +73,23 @@ def _partition(variant: str, victims: tuple[str, ...], nodes: Sequence[str], prn
         prng.shuffle(others)
         room = max(0, (len(nodes) - 1) // 2 - len(victims))
         return _split({*victims, *others[:room]}, nodes)
+    if variant == "bridge":
+        return _bridge(victims, nodes, prng)
     if variant == "one-way":
         cuts = {(other, v) for v in victims for other in nodes if other not in victims}
         left = len(nodes) - len(victims)
         return Aim(victims, frozenset(cuts), can_serve=_majority(left, len(nodes)))
     return _split(set(victims), nodes)
+
+
+def _bridge(victims: tuple[str, ...], nodes: Sequence[str], prng: Prng) -> Aim:
+    """Cut all but the victims into two halves, which only the victims can reach both of."""
+    others = [node for node in nodes if node not in victims]
+    prng.shuffle(others)
+    left, right = others[: len(others) // 2], others[len(others) // 2 :]
+    cuts = {pair for a in left for b in right for pair in ((a, b), (b, a))}
+    larger = max(len(left), len(right)) + len(victims)
+    return Aim(victims, frozenset(cuts), can_serve=_majority(larger, len(nodes)))
 
 
 def _split(aside: set[str], nodes: Sequence[str]) -> Aim:

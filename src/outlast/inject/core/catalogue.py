@@ -37,7 +37,8 @@ class FaultRow:
         needs: Words of :data:`NEEDS`; all must hold.
         target: The target when none is given.
         targets: The targets that make sense.
-        built: Whether it can be injected; otherwise it is only known by name.
+        built: Whether it can be injected on real processes; otherwise it is only known by name.
+        simulated: How the simulator does it; empty if it does not.
     """
 
     kind: str
@@ -49,6 +50,11 @@ class FaultRow:
     target: str = "one"
     targets: tuple[str, ...] = TARGETS
     built: bool = True
+    simulated: str = ""
+
+    def exists(self, *, simulated: bool) -> bool:
+        """Whether it can be injected: on real processes, or in the simulator."""
+        return bool(self.simulated) if simulated else self.built
 
     @property
     def name(self) -> str:
@@ -63,11 +69,16 @@ _SINGLE: Final = ("leader", "follower", "one")
 def _partition(
     variant: str, what: str, how: str, target: str, targets: tuple[str, ...]
 ) -> FaultRow:
-    return FaultRow("partition", variant, "network", what, how, ("proxy",), target, targets)
+    return FaultRow(
+        "partition", variant, "network", what, how, ("proxy",), target, targets,
+        simulated="what crosses waits, and goes on after healing",
+    )  # fmt: skip
 
 
 def _link(variant: str, what: str, how: str) -> FaultRow:
-    return FaultRow("link", variant, "network", what, how, ("proxy",))
+    return FaultRow(
+        "link", variant, "network", what, how, ("proxy",), simulated="drawn for each segment"
+    )
 
 
 def _planned(category: Category, kind: str, **variants: str) -> tuple[FaultRow, ...]:
@@ -75,6 +86,11 @@ def _planned(category: Category, kind: str, **variants: str) -> tuple[FaultRow, 
         FaultRow(kind, variant.strip("_").replace("_", "-"), category, what, built=False)
         for variant, what in variants.items()
     )
+
+
+def _simulated(category: Category, kind: str, variant: str, what: str, how: str) -> FaultRow:
+    """Return a row that only the simulator can inject so far."""
+    return FaultRow(kind, variant, category, what, built=False, simulated=how)
 
 
 CATALOGUE: Final[tuple[FaultRow, ...]] = (
@@ -85,6 +101,7 @@ CATALOGUE: Final[tuple[FaultRow, ...]] = (
         "a node's processes end at once, without a word",
         "SIGKILL to the node's whole process tree; what it wrote without fsync survives",
         ("linux",),
+        simulated="its tasks vanish; what it wrote without fsync survives",
     ),
     FaultRow(
         "disk",
@@ -93,6 +110,7 @@ CATALOGUE: Final[tuple[FaultRow, ...]] = (
         "the node's data directory has no byte left",
         "its data lie on a small tmpfs, which a ballast file fills until ENOSPC",
         ("linux", "namespaces"),
+        simulated="no file of its disk can grow: ENOSPC",
     ),
     FaultRow(
         "pause",
@@ -101,6 +119,7 @@ CATALOGUE: Final[tuple[FaultRow, ...]] = (
         "a node stands still, as in a long collection or a stopped virtual machine",
         "SIGSTOP to the process tree, SIGCONT when the lease ends",
         ("linux",),
+        simulated="its callbacks wait while its clocks go on",
     ),
     _partition(
         "halves",
@@ -144,15 +163,23 @@ CATALOGUE: Final[tuple[FaultRow, ...]] = (
     ),
     _link("reset", "connections break", "each is aborted with RST, new ones too while it lasts"),
     _link("bandwidth", "the link is narrow", "chunks are paced to a number of bytes per second"),
-    *_planned("hardware", "power-cut", _="everything that was not fsynced is lost"),
-    *_planned(
+    _simulated(
         "hardware",
-        "disk",
-        eio="reads and writes fail with EIO",
-        slow="reads, writes and fsync take long",
-        readonly="the file system turns read-only",
-        rot="bits flip at rest",
+        "power-cut",
+        "",
+        "everything that was not fsynced is lost",
+        "unsynced sectors are lost or torn, unsynced names too; peers hear nothing",
     ),
+    _simulated(
+        "hardware", "disk", "eio", "reads, writes and fsync fail with EIO", "some calls raise EIO"
+    ),
+    _simulated(
+        "hardware", "disk", "slow", "reads, writes and fsync take long", "each call takes longer"
+    ),
+    _simulated(
+        "hardware", "disk", "readonly", "the file system turns read-only", "writes raise EROFS"
+    ),
+    _simulated("hardware", "disk", "rot", "bits flip at rest", "a durable bit flips"),
     *_planned("hardware", "nic", down="a network interface goes down"),
     *_planned("hardware", "memory", flip="a bit flips in a live replica's state"),
     *_planned(
@@ -163,21 +190,31 @@ CATALOGUE: Final[tuple[FaultRow, ...]] = (
     ),
     *_planned("software", "fds", full="no file descriptor is left"),
     *_planned("software", "cpu", busy="other work takes the processors"),
-    *_planned(
-        "network", "partition", bridge="two halves that only one node can reach both of"
-    ),
-    *_planned(
+    _simulated(
         "network",
-        "dns",
-        nxdomain="names are said not to exist",
-        timeout="name servers do not answer",
-        wrong="names resolve to another address",
+        "partition",
+        "bridge",
+        "two halves that only one node can reach both of",
+        "links between the halves are cut both ways",
     ),
-    *_planned(
-        "timing",
-        "clock",
-        skew="a node's clock runs ahead or behind",
-        jump="a node's clock jumps",
+    _simulated(
+        "network", "dns", "nxdomain", "names are said not to exist", "lookups raise EAI_NONAME"
+    ),
+    _simulated(
+        "network", "dns", "timeout", "name servers do not answer", "lookups end late, EAI_AGAIN"
+    ),
+    _simulated(
+        "network", "dns", "wrong", "names resolve to another address", "another host's address"
+    ),
+    _simulated(
+        "timing", "clock", "skew", "a node's clock runs ahead or behind", "its wall clock is off"
+    ),
+    _simulated("timing", "clock", "jump", "a node's clock jumps", "its wall clock jumps"),
+    _simulated(
+        "timing", "clock", "drift", "a node's clock is too fast or slow", "by parts per million"
+    ),
+    _simulated(
+        "timing", "slow", "", "a node computes slowly", "each of its callbacks takes longer"
     ),
 )  # fmt: skip
 """All faults, those that are built first."""
@@ -185,7 +222,7 @@ CATALOGUE: Final[tuple[FaultRow, ...]] = (
 _BY_NAME: Final = {row.name: row for row in CATALOGUE}
 
 
-def fault_row(fault: Fault) -> FaultRow:
+def fault_row(fault: Fault, *, simulated: bool = False) -> FaultRow:
     """Return the catalogue's row of ``fault``, whatever its target.
 
     Raises:
@@ -194,20 +231,21 @@ def fault_row(fault: Fault) -> FaultRow:
     name = f"{fault.kind}:{fault.variant}" if fault.variant else fault.kind
     row = _BY_NAME.get(name)
     if row is None:
-        raise ConfigError(f"fault '{name}': {_instead(fault.kind, name)}")
+        raise ConfigError(f"fault '{name}': {_instead(fault.kind, name, simulated=simulated)}")
     return row
 
 
-def _instead(kind: str, name: str) -> str:
+def _instead(kind: str, name: str, *, simulated: bool = False) -> str:
     """Say what a name that is not in the catalogue may have meant."""
-    built = [row.name for row in CATALOGUE if row.built]
-    variants = [row.name for row in CATALOGUE if row.kind == kind and row.built]
+    there = [row for row in CATALOGUE if row.exists(simulated=simulated)]
+    built = [row.name for row in there]
+    variants = [row.name for row in there if row.kind == kind]
     if name == kind and variants:
         return f"needs a variant: {_any_of(variants)}"
     if variants == [kind]:
         return f"{kind} has no variants; write {kind}"
     wanted = name.partition(":")[2] or name
-    by_variant = {row.variant: row.name for row in CATALOGUE if row.built and row.variant}
+    by_variant = {row.variant: row.name for row in there if row.variant}
     if variants:  # the kind is right: only its own variants can be meant
         by_variant = {each.partition(":")[2]: each for each in variants}
     near = [by_variant[each] for each in get_close_matches(wanted, by_variant, n=1, cutoff=0.6)]
@@ -221,11 +259,12 @@ def _any_of(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-def parse_faults(names: Iterable[str]) -> tuple[Fault, ...]:
+def parse_faults(names: Iterable[str], *, simulated: bool = False) -> tuple[Fault, ...]:
     """Read faults by name, check them, and fill in default targets.
 
     Args:
         names: Each a name, or several with commas between them. Order and repeats are kept.
+        simulated: Whether they are to be injected in the simulator.
 
     Raises:
         ConfigError: A name is unknown (near matches are named), not built yet, or its target
@@ -236,18 +275,33 @@ def parse_faults(names: Iterable[str]) -> tuple[Fault, ...]:
     """
     given = [names] if isinstance(names, str) else names
     parts = [part.strip() for name in given for part in name.split(",")]
-    return tuple(_read(part) for part in parts if part)
+    return tuple(_read(part, simulated=simulated) for part in parts if part)
 
 
-def _read(name: str) -> Fault:
+def _read(name: str, *, simulated: bool) -> Fault:
     fault = Fault.parse(name)
-    row = fault_row(fault)
-    if not row.built:
-        near = [other.name for other in CATALOGUE if other.kind == row.kind and other.built]
-        hint = f"; built: {', '.join(near)}" if near else ""
-        raise ConfigError(f"fault '{row.name}': known by name, not built yet{hint}")
+    row = fault_row(fault, simulated=simulated)
+    if not row.exists(simulated=simulated):
+        raise ConfigError(f"fault '{row.name}': {_missing(row, simulated=simulated)}")
     if "@" in name and fault.target not in row.targets:
         near = get_close_matches(fault.target, row.targets, n=1)
         hint = f"did you mean {near[0]}?" if near else f"use {_any_of(list(row.targets))}"
         raise ConfigError(f"fault '{name}': target '{fault.target}' does not fit; {hint}")
     return Fault(fault.kind, fault.variant, fault.target or row.target)
+
+
+def _missing(row: FaultRow, *, simulated: bool) -> str:
+    """Say why a fault that is known cannot be injected, and what can."""
+    if row.exists(simulated=not simulated):
+        return (
+            "cannot be simulated; leave --world sim out"
+            if simulated
+            else "so far only in the simulator: --world sim"
+        )
+    near = [
+        other.name
+        for other in CATALOGUE
+        if other.kind == row.kind and other.exists(simulated=simulated)
+    ]
+    hint = f"; built: {', '.join(near)}" if near else ""
+    return f"known by name, not built yet{hint}"

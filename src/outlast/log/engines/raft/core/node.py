@@ -155,7 +155,11 @@ class RaftNode:
         return at
 
     def _complete_recovery(self) -> None:
-        """Finish what a crash interrupted: a snapshot was installed but the log not reset."""
+        """Finish what a crash interrupted: a snapshot was installed but the log not reset.
+
+        Our own snapshot may be ahead of our log, whose last writes were lost. Then the log stays
+        as it is: members may have changed in what it lacks, and that comes again.
+        """
         s = self.state
         if s.snapshot is None or s.snapshot.index <= s.commit:
             return
@@ -164,7 +168,7 @@ class RaftNode:
             s.snapshots.adopt(incoming)
         elif s.log.term_at(s.snapshot.index) == s.snapshot.term:
             s.replication.commit_to(s.snapshot.index)
-        else:
+        elif s.configs[0][0] == s.snapshot.index:  # the mark of the reset is durable, it is not
             s.reset(s.snapshot.index, s.snapshot.term, s.config)
             s.commit = s.snapshot.index
             s.out.committed = LogIndex(s.commit)

@@ -259,7 +259,8 @@ class Replication:
             peer.probe(match + 1)
         if news:
             self.advance_commit()
-            s.members.on_progress(peer)
+        s.members.on_progress(peer)  # also of an idle log: any answer may end its round
+        if news:
             s.election.try_handover()
 
     def _can_continue_after(self, match: int) -> bool:

@@ -254,6 +254,7 @@ class Snapshots:
         s.replication.verified = max(s.replication.verified, index)
         if incoming.seal_index and s.sealed is None:
             s.sealed = s.out.sealed = (LogIndex(incoming.seal_index), incoming.seal_next)
+        s.seals = [] if s.sealed is not None else [seal for seal in s.seals if seal > index]
         s.incoming = None
         s.members.on_commit()
 

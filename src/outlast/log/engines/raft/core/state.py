@@ -234,7 +234,7 @@ class State:
         self._forget_writes_above(min(self.commit, self.durable))
         self.log.reset(index, term)
         self.persist().reset_to = (LogIndex(index), Term(term))
-        self.seals = [seal for seal in self.seals if seal <= index]
+        self.seals = []  # a seal that the snapshot covers comes with it
         self.configs = [(index, config)]
         self.members.activate()
 

@@ -1,0 +1,237 @@
+"""What runs on the hosts of a simulated drill: nodes of our cluster, or a coroutine of theirs."""
+
+import asyncio
+import inspect
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from outlast.cluster import Client, draw_cluster_id
+from outlast.cluster.connect import connect
+from outlast.cluster.identity import load_identity
+from outlast.cluster.layout import init_node
+from outlast.cluster.node import Node as ClusterNode
+from outlast.cluster.process import run as run_node
+from outlast.cluster.settings import NodeSettings
+from outlast.drill.api import Nodes
+from outlast.drill.replicas import LAB, compare_digests
+from outlast.drill.report import InvariantReport
+from outlast.drill.target import DIGEST_SECONDS, STATUS_SECONDS, OwnNodes
+from outlast.kernel import (
+    ClusterId,
+    ConfigError,
+    NodeId,
+    OutlastError,
+    Prng,
+    World,
+    current_world,
+)
+from outlast.protect import deadline
+from outlast.state import load_machine
+
+PORT = 7400
+"""Where every node of a simulated drill listens, each on an address of its own."""
+DATA = "/data"
+"""The data directory of every node, on the simulated disk of its host."""
+_LINE_MAX = 256
+
+
+class SimTarget(Protocol):
+    """What runs on the hosts, as the simulated lab needs it."""
+
+    @property
+    def name(self) -> str:
+        """What the report calls it."""
+        ...
+
+    @property
+    def start_seconds(self) -> float:
+        """How long a start may take."""
+        ...
+
+    def prepare(self, addresses: Mapping[str, str], prng: Prng) -> None:
+        """Learn where the nodes will be; called before any of them runs."""
+        ...
+
+    async def run(self, node: str) -> None:
+        """Run the program of ``node``, on its host, until it ends."""
+        ...
+
+    async def ready(self, address: str) -> bool:
+        """Whether the node at ``address`` serves."""
+        ...
+
+    async def status(self, address: str) -> Mapping[str, Any] | None:
+        """Return what the node at ``address`` says of itself, ``None`` if nothing."""
+        ...
+
+    async def verify(self, world: World, addresses: Sequence[str]) -> Sequence[InvariantReport]:
+        """Check what must hold of all nodes, when everything was healed."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections that asked."""
+        ...
+
+
+@dataclass(slots=True)
+class SimCluster:
+    """Nodes of our own cluster, each a program on a host of its own."""
+
+    nodes: OwnNodes
+    addresses: dict[NodeId, str] = field(default_factory=dict)
+    cluster: ClusterId | None = None
+    _machine: Any = None
+    _watch: Client[Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """The machine, or the label of what is run in its place."""
+        return self.nodes.label or f"outlast cluster of {self.nodes.machine}"
+
+    @property
+    def start_seconds(self) -> float:
+        """As asked for."""
+        return self.nodes.start_seconds
+
+    def prepare(self, addresses: Mapping[str, str], prng: Prng) -> None:
+        """Draw the cluster's id, and load the machine.
+
+        Raises:
+            ConfigError: Definite. The nodes are to be run by another program.
+        """
+        if self.nodes.program != "outlast":
+            message = (
+                f"{self.nodes.program}: a program of its own cannot be simulated;"
+                " leave --world sim out"
+            )
+            raise ConfigError(message)
+        self._machine = load_machine(self.nodes.machine)
+        self.addresses = {NodeId(name): at for name, at in addresses.items()}
+        self.cluster = draw_cluster_id(prng)
+
+    async def run(self, node: str) -> None:
+        """Make the node a founding member at its first start, and run it until it fails."""
+        world, name = current_world(), NodeId(node)
+        cluster = self.cluster or ClusterId("")
+        if load_identity(world.storage, DATA) is None:
+            init_node(world.storage, DATA, name, self.addresses, cluster=cluster)
+        settings = NodeSettings(
+            node=name,
+            data=DATA,
+            listen=self.addresses[name],
+            peers=self.addresses,
+            cluster=cluster,
+            security=LAB,
+        )
+        made = ClusterNode(world, self._machine, settings)
+        failure = await run_node(made, until=asyncio.Event())
+        if failure is not None:
+            raise failure
+
+    async def ready(self, address: str) -> bool:
+        """Whether the node serves and knows a leader."""
+        facts = await self.status(address)
+        return facts is not None and bool(facts.get("ready"))
+
+    async def status(self, address: str) -> Mapping[str, Any] | None:
+        """Ask the node itself, whoever leads."""
+        if self._watch is None:
+            self._watch = connect(
+                None, [address], timeout=STATUS_SECONDS, security=LAB, name="drill"
+            )
+        try:
+            with deadline(STATUS_SECONDS):
+                return await self._watch.status(address)
+        except (OutlastError, OSError):
+            return None
+
+    async def verify(self, world: World, addresses: Sequence[str]) -> Sequence[InvariantReport]:
+        """Compare the digests of all replicas at one applied index."""
+        problems = await compare_digests(world, addresses, DIGEST_SECONDS)
+        detail = "; ".join(problems) or f"{len(addresses)} replicas, equal digests"
+        return (InvariantReport("all replicas hold the same state", not problems, detail),)
+
+    async def close(self) -> None:
+        """Close the connections that asked."""
+        if self._watch is not None:
+            await self._watch.close()
+
+
+@dataclass(slots=True)
+class SimProgram:
+    """A coroutine function of people's own program, once on each host."""
+
+    nodes: Nodes
+    addresses: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The function."""
+        made: Any = self.nodes.main
+        return f"{getattr(made, '__module__', '')}.{getattr(made, '__qualname__', made)}"
+
+    @property
+    def start_seconds(self) -> float:
+        """As people wrote."""
+        return self.nodes.start_seconds
+
+    def prepare(self, addresses: Mapping[str, str], prng: Prng) -> None:
+        """Learn where the nodes will be.
+
+        Raises:
+            ConfigError: Definite. The drill does not say what to run in the simulator.
+        """
+        if self.nodes.main is None:
+            message = (
+                "Nodes: a command line cannot be simulated; give main=, the coroutine function"
+                " that it runs, such as main=shop.serve"
+            )
+            raise ConfigError(message)
+        self.addresses = dict(addresses)
+
+    async def run(self, node: str) -> None:
+        """Call the function with what it asks for: port, dir, node, host, peers."""
+        function: Any = self.nodes.main
+        current_world().storage.makedirs(DATA)
+        host, _, port = self.addresses[node].rpartition(":")
+        peers = ",".join(f"{n}={a}" for n, a in self.addresses.items() if n != node)
+        facts = {"port": int(port), "dir": DATA, "node": node, "host": host, "peers": peers}
+        taken = {k: facts[k] for k in inspect.signature(function).parameters if k in facts}
+        await function(**taken)
+
+    async def ready(self, address: str) -> bool:
+        """Ask the path that says so; a node without one is ready when it accepts."""
+        try:
+            async with asyncio.timeout(1.0):
+                return await self._asked(address)
+        except (OSError, TimeoutError):
+            return False
+
+    async def _asked(self, address: str) -> bool:
+        host, _, port = address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        try:
+            if self.nodes.ready is None:
+                return True
+            ask = f"GET {self.nodes.ready} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+            writer.write(ask.encode())
+            line = await reader.readline()
+            words = line[:_LINE_MAX].split()
+            return len(words) > 1 and words[1].startswith(b"2")
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def status(self, address: str) -> Mapping[str, Any] | None:
+        """Nothing is known of a foreign node."""
+        return None
+
+    async def verify(self, world: World, addresses: Sequence[str]) -> Sequence[InvariantReport]:
+        """Nothing is known of foreign nodes."""
+        return ()
+
+    async def close(self) -> None:
+        """Nothing is kept open."""

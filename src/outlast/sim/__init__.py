@@ -1,0 +1,46 @@
+"""Simulate asyncio programs: hosts, network, disks and clocks in one deterministic thread.
+
+Unmodified programs run on simulated hosts, in virtual time, with faults drawn from a seed.
+``@sim.test`` makes a plain test of an async function; :func:`run` is like ``asyncio.run``;
+:class:`SimLoop` is the event loop below, for ``asyncio.Runner(loop_factory=…)``.
+"""
+
+from outlast.kernel import EscapeError, World
+from outlast.kernel import current_world as world
+from outlast.sim.case import Case, overrides, test
+from outlast.sim.escape import Escape
+from outlast.sim.files import patch_files
+from outlast.sim.hosts import Host
+from outlast.sim.lab import Lab, Undo
+from outlast.sim.loop import DeadlockError, SimLoop
+from outlast.sim.nemesis import Injected
+from outlast.sim.recorder import Recorder
+from outlast.sim.running import Options, Outcome, run, run_case
+from outlast.sim.simulation import TEST, Simulation, current
+from outlast.sim.weather import Way
+
+__all__ = [
+    "TEST",
+    "Case",
+    "DeadlockError",
+    "Escape",
+    "EscapeError",
+    "Host",
+    "Injected",
+    "Lab",
+    "Options",
+    "Outcome",
+    "Recorder",
+    "SimLoop",
+    "Simulation",
+    "Undo",
+    "Way",
+    "World",
+    "current",
+    "overrides",
+    "patch_files",
+    "run",
+    "run_case",
+    "test",
+    "world",
+]

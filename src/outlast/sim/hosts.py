@@ -1,0 +1,166 @@
+"""Simulated machines: each has a name, an address, clocks, a disk and, while it is up, one life.
+
+All hosts of a simulation share one thread and one loop. What tells them apart is a context
+variable: a task inherits the :class:`Life` in which it was started, and so do the callbacks of
+its futures and timers. A crash ends the life. From then on nothing of it runs again: no
+``finally``, no cancellation, as after SIGKILL.
+"""
+
+import asyncio
+import weakref
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
+from typing import TYPE_CHECKING, Any
+
+from outlast.kernel import Prng
+
+if TYPE_CHECKING:
+    from outlast.sim.disk import SimDisk
+
+NS = 1_000_000_000
+WALL_START_NS = 1_767_225_600 * NS
+"""What wall clocks show when a simulation begins: 2026-01-01T00:00:00Z, before any skew."""
+_PPM = 1_000_000
+_UPTIME_MIN_NS = 100 * NS
+_UPTIME_MAX_NS = 100_000 * NS
+
+Main = Callable[[], Coroutine[Any, Any, Any]]
+
+LIFE: ContextVar["Life"] = ContextVar("outlast_sim_life")
+"""Who runs now."""
+
+
+class HostClock:
+    """The clocks of one host: monotonic, which drifts, and wall, which also jumps.
+
+    The monotonic clock of each host begins somewhere else, so that a program which compares
+    instants of two hosts is found out.
+
+    Args:
+        prng: Draws how long the host has been up.
+    """
+
+    __slots__ = ("_local_ns", "_since_ns", "_wall_ns", "drift_ppm", "jumps")
+
+    def __init__(self, prng: Prng) -> None:
+        self._local_ns = prng.between(_UPTIME_MIN_NS, _UPTIME_MAX_NS)
+        self._since_ns = 0
+        self._wall_ns = WALL_START_NS - self._local_ns
+        self.drift_ppm = 0
+        self.jumps = 0
+
+    def monotonic_ns(self, moment_ns: int) -> int:
+        """Return this host's monotonic time at a moment of virtual time."""
+        passed = moment_ns - self._since_ns
+        if self.drift_ppm:
+            passed += passed * self.drift_ppm // _PPM
+        return self._local_ns + passed
+
+    def wall_ns(self, moment_ns: int) -> int:
+        """Return this host's wall time at a moment of virtual time."""
+        return self._wall_ns + self.monotonic_ns(moment_ns)
+
+    def moment_ns(self, monotonic_ns: int) -> int:
+        """Return the moment of virtual time at which this host's monotonic clock shows it."""
+        passed = monotonic_ns - self._local_ns
+        if self.drift_ppm:
+            passed = -(-passed * _PPM // (_PPM + self.drift_ppm))
+        return self._since_ns + passed
+
+    def delay_ns(self, delay_ns: int) -> int:
+        """Return how much virtual time passes while this host's clock advances ``delay_ns``."""
+        if self.drift_ppm:
+            return -(-delay_ns * _PPM // (_PPM + self.drift_ppm))
+        return delay_ns
+
+    def drift(self, ppm: int, moment_ns: int) -> None:
+        """Let the clock run ``ppm`` parts per million too fast from ``moment_ns`` on."""
+        self._local_ns = self.monotonic_ns(moment_ns)
+        self._since_ns = moment_ns
+        self.drift_ppm = ppm
+
+    def jump(self, ns: int) -> None:
+        """Let the wall clock jump; the monotonic one never does."""
+        self._wall_ns += ns
+        self.jumps += 1
+
+    @property
+    def skew_ns(self) -> int:
+        """How far the wall clock is from where it would be without jumps."""
+        return self._wall_ns + self._local_ns - self._since_ns - WALL_START_NS
+
+
+class Life:
+    """One run of a host's program, from its start to its end or crash.
+
+    Attributes:
+        host: Whose.
+        number: Grows with each life of a simulation.
+        alive: Whether it still goes on.
+        context: In which its callbacks run.
+        tasks: Those that were started in it, as far as somebody still holds them.
+        main: The task of the program's coroutine.
+        signals: Handlers that the program has set, by number.
+    """
+
+    __slots__ = ("alive", "context", "host", "main", "number", "signals", "tasks")
+
+    def __init__(self, host: "Host", number: int) -> None:
+        self.host = host
+        self.number = number
+        self.alive = True
+        self.tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self.main: asyncio.Task[Any] | None = None
+        self.signals: dict[int, Any] = {}
+        self.context: Context = copy_context()
+        self.context.run(LIFE.set, self)
+
+    def __repr__(self) -> str:
+        """Show whose, which, and whether it goes on."""
+        return f"<Life {self.number} of {self.host.name}{'' if self.alive else ', over'}>"
+
+
+class Host:
+    """One simulated machine. Made by the lab.
+
+    Attributes:
+        name: By which others find it.
+        address: Its IPv4 address.
+        clock: Its clocks.
+        disk: Its disk, which outlives its lives.
+        life: The run of its program, ``None`` while it is down.
+        starts: How often its program was started.
+        paused: Whether it is stopped, as by SIGSTOP.
+        step_ns: What each callback costs beside what it spends itself, for a slow host.
+    """
+
+    __slots__ = (
+        "__weakref__", "address", "backlog", "blocked", "clock", "disk", "free_ns", "lanes",
+        "life", "main", "name", "paused", "prng", "starts", "step_ns",
+    )  # fmt: skip
+
+    def __init__(self, name: str, address: str, disk: "SimDisk", prng: Prng) -> None:
+        self.name = name
+        self.address = address
+        self.prng = prng
+        self.clock = HostClock(prng)
+        self.disk = disk
+        self.life: Life | None = None
+        self.main: Main | None = None
+        self.starts = 0
+        self.paused = False
+        self.step_ns = 0
+        self.free_ns = 0
+        self.blocked = False
+        self.backlog: list[asyncio.Handle] = []
+        self.lanes: dict[str, Any] = {}
+
+    @property
+    def up(self) -> bool:
+        """Whether its program runs, paused or not."""
+        return self.life is not None
+
+    def __repr__(self) -> str:
+        """Show name, address and state."""
+        state = "down" if self.life is None else "paused" if self.paused else "up"
+        return f"<Host {self.name} {self.address}, {state}>"

@@ -1,0 +1,435 @@
+"""An asyncio event loop with virtual time: one thread, many hosts, no machine.
+
+Time stands still while anything can run and jumps to the next timer when nothing can. Each
+callback belongs to the life of a host: it is dropped when that life is over, and waits while
+the host is paused or busy. Everything else (tasks, futures, streams, ``asyncio.timeout``) is
+asyncio's own and knows nothing of it.
+
+The class builds on ``asyncio.BaseEventLoop``, whose inside it replaces: the queue of what is
+ready, the timers and everything that would touch a socket. That base has kept its shape since
+Python 3.4; what we rely on is named in this file alone.
+"""
+
+import asyncio
+import gc
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from contextvars import Context
+from heapq import heapify, heappop, heappush
+from typing import Any, NoReturn
+
+from outlast.kernel import EscapeError, InvariantError
+from outlast.sim.ambient import ambient
+from outlast.sim.clocks import SimSource
+from outlast.sim.hosts import LIFE, Life
+from outlast.sim.netloop import NetworkMethods
+from outlast.sim.simulation import TEST, Simulation
+from outlast.sim.sockets import simulated_poll
+
+_NS = 1_000_000_000
+_PURGE_MIN = 200
+_SAME_INSTANT_MAX = 5_000
+"""So many callbacks at one instant look like a program that waits for time in a busy loop."""
+_SPIN_NS = 1_000
+_STEPS_MAX = 2_000_000_000
+_COLLECT_EVERY = 500_000
+_EXECUTOR_NS = (5_000, 60_000)
+_NEVER = 1 << 62
+
+
+class DeadlockError(InvariantError):
+    """Nothing can ever happen again in the simulation, and its main coroutine still waits."""
+
+
+class SimHandle(asyncio.Handle):
+    """A callback and the life that it belongs to."""
+
+    __slots__ = ("_scheduled", "life")
+
+    life: Life | None
+    _scheduled: bool
+
+
+class SimTimer(asyncio.TimerHandle):
+    """A callback, the life that it belongs to, and when it is due on that life's clock."""
+
+    __slots__ = ("life",)
+
+    life: Life | None
+
+
+class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
+    """The event loop of one simulation: ``asyncio.Runner(loop_factory=SimLoop)``.
+
+    While it runs, ``time``, ``datetime``, ``random``, ``uuid``, ``os.urandom`` and the like are
+    simulated in its thread, and what cannot be simulated (sockets, processes, threads) raises
+    :class:`outlast.EscapeError`. Not thread-safe.
+
+    Args:
+        seed: From which everything is drawn.
+        trace: Called with each event as ``(moment_ns, host, text)``.
+        limit: Virtual seconds after which the run fails.
+
+    Attributes:
+        sim: Hosts, network, virtual time.
+
+    Raises:
+        DeadlockError: Nothing can ever happen again, and the coroutine that runs still waits.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        trace: Callable[[int, str, str], None] | None = None,
+        limit: float = 24 * 3600.0,
+    ) -> None:
+        super().__init__()
+        self.sim = Simulation(seed, trace)
+        self.sim.loop = self
+        self.source = SimSource(self.sim)
+        self._soon: deque[SimHandle | SimTimer] = deque()
+        self._ready = self._soon
+        self._timers: list[tuple[int, int, SimHandle | SimTimer]] = []
+        self._serial = 0
+        self._cancelled = 0
+        self._limit_ns = int(limit * _NS)
+        self._draws = self.sim.prng.fork()
+        self._executors: dict[int, int] = {}
+        self.sim.new_life(self.sim.add_host(TEST))
+        self._test = self.sim.test_life
+
+    # --- time ----------------------------------------------------------------------------------
+
+    def time(self) -> float:
+        """Return the monotonic time of the host that runs now, in seconds."""
+        sim = self.sim
+        life = LIFE.get(None) or self._test
+        return life.host.clock.monotonic_ns(sim.now_ns + sim.ahead_ns) / _NS
+
+    # --- callbacks -----------------------------------------------------------------------------
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Run ``callback`` after what is ready already."""
+        self._check_closed()  # type: ignore[attr-defined]
+        handle = SimHandle(callback, args, self, context)
+        handle.life = (LIFE.get(None) if context is None else context.get(LIFE)) or self._test
+        self._soon.append(handle)
+        return handle
+
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Run ``callback`` after what is ready already; there is only one thread."""
+        return self.call_soon(callback, *args, context=context)
+
+    def call_later(  # type: ignore[override]
+        self,
+        delay: float,
+        callback: Callable[..., Any],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Run ``callback`` after ``delay`` seconds of its host's clock."""
+        return self.call_at(self.time() + delay, callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self,
+        when: float,
+        callback: Callable[..., Any],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Run ``callback`` when its host's clock shows ``when`` seconds."""
+        self._check_closed()  # type: ignore[attr-defined]
+        life = (LIFE.get(None) if context is None else context.get(LIFE)) or self._test
+        handle = SimTimer(when, callback, args, self, context)
+        handle.life = life
+        when_ns = _NEVER if when > _NEVER / _NS else life.host.clock.moment_ns(round(when * _NS))
+        self._push(when_ns, handle)
+        handle._scheduled = True  # type: ignore[attr-defined]  # so that its cancel() tells us
+        return handle
+
+    def _push(self, when_ns: int, handle: SimHandle | SimTimer) -> None:
+        self._serial += 1
+        now_ns = self.sim.now_ns
+        heappush(self._timers, (when_ns if when_ns > now_ns else now_ns, self._serial, handle))
+
+    def schedule(
+        self,
+        when_ns: int,
+        life: Life | None,
+        callback: Callable[..., Any],
+        args: tuple[Any, ...],
+        context: Context,
+    ) -> asyncio.Handle:
+        """Run ``callback`` at a moment of virtual time, in ``life`` if there is one."""
+        handle = SimHandle(callback, args, self, context)
+        handle.life = life
+        self._push(when_ns, handle)
+        return handle
+
+    def first(self, handles: Iterable[asyncio.Handle]) -> None:
+        """Run these before anything that is ready."""
+        self._soon.extendleft(reversed(list(handles)))  # type: ignore[arg-type]
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        self._cancelled += 1
+        if self._cancelled > _PURGE_MIN and self._cancelled * 2 > len(self._timers):
+            self._timers = [entry for entry in self._timers if not entry[2]._cancelled]
+            heapify(self._timers)
+            self._cancelled = 0
+
+    # --- running -------------------------------------------------------------------------------
+
+    def run_forever(self) -> None:
+        """Run until stopped, with the time and randomness of the simulation."""
+        collecting = gc.isenabled()
+        gc.disable()  # a finaliser that runs at another moment would be another run
+        try:
+            with ambient(self.source, self.sim.escaped), simulated_poll(self.sim.network):
+                super().run_forever()
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _run_once(self) -> None:
+        """Run all that is ready, then let time jump. Called again until stopped."""
+        sim, soon = self.sim, self._soon
+        spins = 0
+        while not self._stopping:  # type: ignore[attr-defined]
+            if not soon:
+                self._jump()
+                spins = 0
+            handle = soon.popleft()
+            if handle._cancelled:
+                continue
+            life = handle.life
+            if life is None:
+                handle._run()
+                sim.ahead_ns = 0
+                continue
+            if not life.alive:
+                continue
+            host = life.host
+            if host.blocked:
+                host.backlog.append(handle)
+                continue
+            sim.steps += 1
+            sim.mix(sim.now_ns + life.number)
+            try:
+                handle._run()
+            except SystemExit as error:  # the process of one host ends, and no other
+                if life is self._test:
+                    raise
+                code = error.code or 0
+                sim.exited(life, f"it exited with {code}", error if code else None)
+            if sim.ahead_ns or host.step_ns:
+                spent = sim.ahead_ns + host.step_ns
+                sim.ahead_ns = 0
+                if life.alive:
+                    sim.busy_until(host, sim.now_ns + spent)
+            spins += 1
+            if spins > _SAME_INSTANT_MAX:
+                self._spin()
+        if sim.steps > _STEPS_MAX:
+            message = f"the run takes more than {_STEPS_MAX:,} steps"
+            raise InvariantError(message)
+
+    def end(self) -> None:
+        """End all lives, let nothing more happen, and close the loop.
+
+        What the programs held is closed inside of the simulation, so that a ``finally`` that
+        opens a file or reads a clock does no harm.
+        """
+        sim = self.sim
+        if self.is_closed():
+            return
+        for host in sim.hosts.values():
+            sim.end_life(host)
+        self._soon.clear()
+        self._timers.clear()
+        sim.at(sim.now_ns, self._bury)
+        self.run_forever()
+        self._soon.clear()
+        self._timers.clear()
+        self.close()
+
+    def _bury(self) -> None:
+        self.sim.bury()
+        gc.collect()
+        self.stop()
+
+    def _spin(self) -> None:
+        """Let a little time pass for a program that waits for time without letting any pass."""
+        timers = self._timers
+        limit = timers[0][0] if timers else _NEVER
+        self.sim.now_ns = min(self.sim.now_ns + _SPIN_NS, limit)
+        while timers and timers[0][0] <= self.sim.now_ns:
+            self._soon.append(heappop(timers)[2])
+
+    def _jump(self) -> None:
+        """Let time pass to the next timer, and make all that is due then ready."""
+        sim, timers, soon = self.sim, self._timers, self._soon
+        if sim.steps // _COLLECT_EVERY != sim.collected:
+            sim.collected = sim.steps // _COLLECT_EVERY
+            gc.collect()
+        while timers and timers[0][2]._cancelled:
+            heappop(timers)
+            self._cancelled = max(0, self._cancelled - 1)
+        if not timers or timers[0][0] >= _NEVER:
+            self._deadlock()
+        now_ns = timers[0][0]
+        if now_ns > self._limit_ns:
+            message = (
+                f"the run has not ended after {self._limit_ns / _NS:,.0f} virtual seconds"
+                f"{self._waiting()}"
+            )
+            raise DeadlockError(message)
+        sim.now_ns = now_ns
+        while timers and timers[0][0] <= now_ns:
+            handle = heappop(timers)[2]
+            handle._scheduled = False  # type: ignore[union-attr]
+            soon.append(handle)
+
+    def _deadlock(self) -> NoReturn:
+        message = f"nothing can ever happen again{self._waiting()}"
+        raise DeadlockError(message)
+
+    def _waiting(self) -> str:
+        """Say what the test's own tasks wait for."""
+        found = []
+        for task in sorted(asyncio.all_tasks(self), key=lambda task: task.get_name()):
+            stack = task.get_stack(limit=1)
+            if stack and task in self._test.tasks:
+                code = stack[-1].f_code
+                found.append(
+                    f"{task.get_name()} waits in {code.co_name} at line {stack[-1].f_lineno}"
+                )
+        return f": {'; '.join(found[:5])}" if found else ""
+
+    # --- tasks ---------------------------------------------------------------------------------
+
+    def create_task(self, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Task[Any]:  # type: ignore[override]
+        """Start a task in the life that runs now, or in that of its context."""
+        context = kwargs.get("context")
+        task = super().create_task(coro, **kwargs)
+        life = (LIFE.get(None) if context is None else context.get(LIFE)) or self._test
+        life.tasks.add(task)
+        return task
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        """Remember what nobody caught."""
+        self.sim.note("error", str(context.get("message")))
+        if len(self.sim.errors) < 50:
+            self.sim.errors.append(context)
+
+    def _process_events(self, event_list: Any) -> None:
+        """There are none."""
+
+    def _write_to_self(self) -> None:
+        """There is nobody to wake."""
+
+    # --- what blocks ---------------------------------------------------------------------------
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> "asyncio.Future[Any]":
+        """Run ``func`` in this thread, a little later; its result is late by what it spends.
+
+        An executor with one worker does one call after the other.
+        """
+        sim, life = self.sim, self.sim.life
+        future: asyncio.Future[Any] = self.create_future()
+        start_ns = sim.moment_ns + self._draws.between(*_EXECUTOR_NS)
+        if getattr(executor, "_max_workers", 0) == 1:
+            start_ns = max(start_ns, self._executors.get(id(executor), 0))
+        sim.at_host(start_ns, life, self._execute, future, func, args, executor)
+        return future
+
+    def _execute(
+        self, future: "asyncio.Future[Any]", func: Callable[..., Any], args: Any, executor: Any
+    ) -> None:
+        sim, life = self.sim, self.sim.life
+        if future.cancelled():
+            return
+        answer: Any = None
+        error: BaseException | None = None
+        try:
+            answer = func(*args)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as raised:
+            error = raised
+        end_ns, sim.ahead_ns = sim.moment_ns, 0
+        self._executors[id(executor)] = end_ns
+        sim.at_host(end_ns, life, _answer, future, answer, error)
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """There is none."""
+
+    # --- signals -------------------------------------------------------------------------------
+
+    def add_signal_handler(self, sig: int, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
+        """Call ``callback`` when the lab sends ``sig`` to this host."""
+        self.sim.life.signals[int(sig)] = lambda *_: callback(*args)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Take a handler back."""
+        return self.sim.life.signals.pop(int(sig), None) is not None
+
+    # --- what cannot be simulated ----------------------------------------------------------------
+
+    async def subprocess_exec(self, *args: Any, **_: Any) -> Any:
+        """Refuse.
+
+        Raises:
+            EscapeError: Definite. A process is no part of a simulation.
+        """
+        _refuse("a subprocess", "run its code as another host: lab.host(name, main)")
+
+    async def subprocess_shell(self, *args: Any, **_: Any) -> Any:
+        """Refuse; see :meth:`subprocess_exec`."""
+        _refuse("a subprocess", "run its code as another host: lab.host(name, main)")
+
+    async def connect_read_pipe(self, *_: Any) -> Any:
+        """Refuse: there are no pipes."""
+        _refuse("a pipe", "use asyncio streams between hosts")
+
+    async def connect_write_pipe(self, *_: Any) -> Any:
+        """Refuse: there are no pipes."""
+        _refuse("a pipe", "use asyncio streams between hosts")
+
+    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
+        """Refuse: there are no descriptors to watch."""
+        _refuse("add_reader on a descriptor", "use asyncio streams or protocols")
+
+    def add_writer(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
+        """Refuse: there are no descriptors to watch."""
+        _refuse("add_writer on a descriptor", "use asyncio streams or protocols")
+
+    def remove_reader(self, fd: Any) -> bool:
+        """Nothing is ever watched."""
+        return False
+
+    def remove_writer(self, fd: Any) -> bool:
+        """Nothing is ever watched."""
+        return False
+
+
+def _refuse(what: str, instead: str) -> NoReturn:
+    from outlast.sim.escape import place
+
+    message = f"{place()}: {what} cannot be simulated: {instead}"
+    raise EscapeError(message)
+
+
+def _answer(future: "asyncio.Future[Any]", answer: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(answer)

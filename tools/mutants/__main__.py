@@ -1,0 +1,127 @@
+"""``python -m tools.mutants [NAME…]``: plant bugs, run campaigns, print what caught each.
+
+Exit code 0: all caught, and the product itself passes. 1: one survived, or the product fails.
+2: a name is unknown, or a mutant does not fit the source any more.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from tools.mutants import report
+from tools.mutants.copy import StaleMutantError
+from tools.mutants.rows import ROWS
+from tools.mutants.run import Campaign, Verdict, judge_all, judge_product
+from tools.mutants.table import LEVELS, Level, Mutant
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says; return the exit code."""
+    options = _parser().parse_args(arguments)
+    names = {row.name: row for row in ROWS}
+    unknown = [name for name in options.names if name not in names]
+    if unknown:
+        sys.stderr.write(f"no mutant {unknown[0]!r}; --list prints what there is\n")
+        return 2
+    rows = [names[name] for name in options.names] if options.names else list(ROWS)
+    if options.list:
+        for row in rows:
+            sys.stdout.write(f"{row.name:38} {row.level:8} {row.breaks}\n")
+        return 0
+    try:
+        return _judge(rows, options)
+    except StaleMutantError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tools.mutants", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="mutants; all by default")
+    parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
+    parser.add_argument(
+        "--level", choices=LEVELS, help="run all at this level; by default each at its own"
+    )
+    parser.add_argument(
+        "--mode", choices=("all", "black-box", "both"), default="both",
+        help="all checks, outcomes alone, or one after the other (both)",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=500, help="at most so many each (500)")
+    parser.add_argument("--first", type=int, default=0, help="the first seed (0)")
+    parser.add_argument("--workers", type=int, default=2, help="campaigns at once (2)")
+    parser.add_argument("--seconds", type=float, default=900.0, help="at most for one (900)")
+    parser.add_argument("--unproven", action="store_true", help="do not run the product first")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--write-docs", action="store_true", help="record, and write the page")
+    return parser
+
+
+def _judge(rows: list[Mutant], options: argparse.Namespace) -> int:
+    results: list[tuple[Mutant, str, Verdict]] = []
+    failing: list[str] = []
+    for level in LEVELS:
+        own = [row for row in rows if (options.level or row.level) == level]
+        for black_box in (False, True):
+            if options.mode not in {"both", "black-box" if black_box else "all"}:
+                continue
+            wanted = [row for row in own if row.black_box or not black_box or options.names]
+            if wanted:
+                failing += _judge_mode(wanted, level, black_box, options, results)
+    survivors = [
+        (row, how) for row, how, verdict in results
+        if verdict.status != "caught" and (row.black_box or "black-box" not in how)
+    ]  # fmt: skip
+    _tell(results, failing, options)
+    if options.write_docs:
+        caught = report.load()
+        for row, how, verdict in results:
+            report.record(caught, row.name, how, verdict)
+        report.save(caught)
+        report.PAGE.write_text(report.page(caught), encoding="utf-8")
+    return 1 if survivors or failing else 0
+
+
+def _judge_mode(  # noqa: PLR0917 - one mode of one level
+    rows: list[Mutant], level: Level, black_box: bool, options: argparse.Namespace,
+    results: list[tuple[Mutant, str, Verdict]],
+) -> list[str]:  # fmt: skip
+    how = report.mode(level, black_box=black_box)
+    campaign = Campaign(
+        level=level, seeds=options.seeds, first=options.first, black_box=black_box,
+        seconds_max=options.seconds,
+    )  # fmt: skip
+    if not options.unproven:
+        for verdict in judge_product(campaign, workers=options.workers):
+            if verdict.status != "survived" or verdict.refused:
+                return [f"{how}: without a mutant, seed {verdict.seed}: {verdict.by}"]
+
+    def told(row: Mutant, verdict: Verdict) -> None:
+        sys.stderr.write(f"{how}: {row.name}: {verdict.status}, {verdict.seeds} seeds\n")
+
+    found = judge_all(rows, lambda _: campaign, workers=options.workers, told=told)
+    results += [(row, how, verdict) for row, verdict in found]
+    return []
+
+
+def _tell(
+    results: list[tuple[Mutant, str, Verdict]], failing: list[str], options: argparse.Namespace
+) -> None:
+    if options.json:
+        facts = {
+            "schema": 1,
+            "failing": failing,
+            "mutants": [
+                {"name": row.name, "mode": how, **verdict.as_facts()}
+                for row, how, verdict in results
+            ],
+        }
+        sys.stdout.write(json.dumps(facts) + "\n")
+        return
+    sys.stdout.write(report.text_table(results) + "\n")
+    for line in failing:
+        sys.stdout.write(f"nothing is proven: {line}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Runs in a copy: seed after seed of one campaign until one fails. One JSON line per seed.
+
+``python -m tools.mutants.child LEVEL FIRST SEEDS BLACK_BOX COPY``, started by
+:mod:`tools.mutants.run` with ``PYTHONPATH`` at the copy. Exit code 0; what was found is in the
+lines: ``{"passed": seed}``, ``{"refused": seed}`` or, last, ``{"failed": seed, "error": …}``.
+"""
+
+import gc
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Run = Callable[[int], "tuple[str, str] | None"]
+"""Runs one seed; returns the class and the text of what failed."""
+
+SPINE = ("tests.sim.spine", "test_cluster")
+
+
+def main(arguments: list[str]) -> int:
+    """Run the seeds that ``arguments`` name."""
+    level, first, seeds, black_box, copy = arguments
+    import outlast
+
+    if Path(copy) not in Path(outlast.__file__).parents:
+        sys.stderr.write(f"outlast comes from {outlast.__file__}, not from the copy\n")
+        return 2
+    run = node_run(bool(int(black_box))) if level == "node" else cluster_run()
+    for seed in range(int(first), int(first) + int(seeds)):
+        found = run(seed)
+        if seed % 20 == 0:
+            gc.collect()
+        if found is None:
+            say({"passed": seed})
+        elif int(black_box) and found[0] == "InvariantError":
+            # The product noticed by itself: no outcome was judged, so this seed says nothing.
+            say({"refused": seed, "error": found[1]})
+        else:
+            say({"failed": seed, "kind": found[0], "error": found[1]})
+            return 0
+    return 0
+
+
+def say(line: dict[str, Any]) -> None:
+    """Tell the parent."""
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def node_run(black_box: bool) -> Run:
+    """Return the runner of node-level seeds."""
+    from tests.support.raft_campaign import run_seed
+
+    def run(seed: int) -> tuple[str, str] | None:
+        try:
+            run_seed(seed, black_box=black_box)
+        except Exception as error:
+            cause = error.__cause__ or error
+            return type(cause).__name__, str(cause)
+        return None
+
+    return run
+
+
+def cluster_run() -> Run:
+    """Return the runner of loop-level seeds: a whole cluster in the simulator."""
+    import importlib
+
+    module = importlib.import_module(SPINE[0])
+    case = getattr(module, SPINE[1]).__outlast_sim__
+
+    def run(seed: int) -> tuple[str, str] | None:
+        outcome = case.run(seed)
+        if outcome.error is not None:
+            return type(outcome.error).__name__, str(outcome.error)
+        if outcome.problems:
+            return "problem", str(outcome.problems[0])
+        return None
+
+    return run
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
