@@ -66,9 +66,10 @@ _NAMES = {
         "BarredError BulkheadFullError CircuitOpenError CommandError CommandTypeError"
         " ConfigError ConnectionLostError CorruptionError DataError DeadlineError DefiniteError"
         " DiskFullError DivergedError ElsewhereError EscapeError FencedError HandshakeError"
-        " IndefiniteError InvariantError KeyReusedError LogFailedError LostError NoEffectError OutlastError"
-        " OverloadedError ProtocolError RateLimitedError RejectedError ReplyLostError SealedError"
-        " SessionExpiredError TooLateError TrimmedError UnavailableError happened"
+        " IndefiniteError InvariantError KeyReusedError LogFailedError LostError NoEffectError"
+        " OutlastError OverloadedError ProtocolError RateLimitedError RejectedError"
+        " ReplyLostError SealedError SessionExpiredError TooLateError TrimmedError"
+        " UnavailableError happened"
     ),
     "outlast.state": "StateMachine Table command idempotency_key open query",
     "outlast.cluster.connect": "connect",

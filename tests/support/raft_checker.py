@@ -1,4 +1,9 @@
-"""Judges the node-level Raft harness: the promises of Raft (paper figure 3), after every step."""
+"""Judges the node-level Raft harness: the promises of Raft (paper figure 3), after every step.
+
+What can break in any step is compared in any step; it is a handful of integers. What only a
+write, a message, an election or a commit can break is looked at when there was one: so nothing
+is sampled, and a step that changes little costs little.
+"""
 
 from outlast.kernel import ReplicaId
 from outlast.log.engines.raft.core.config import Config
@@ -32,22 +37,57 @@ class Checker:
         self.said: dict[ReplicaId, int] = {}
         self.asked: dict[int, int] = {}
         self.configs: dict[int, Config] = {}
+        self.newest: tuple[int, Config | None] = (0, None)
+        self.sealed: tuple[int, bytes] | None = None
+        self.gone: dict[ReplicaId, Host] = {}
+        """Hosts that lost their disk for good; what they once acknowledged was on it."""
 
-    def on_write(self, host: Host, write: Persist, role: Role) -> None:
-        """Log matching, leader append-only."""
-        if role is Role.LEADER and write.truncate_from is not None:
-            raise BrokenError(f"leader append-only: {host.replica} dropped its own entries")
-        previous: int | None = None
-        if write.entries and write.truncate_from is None and write.reset_to is None:
-            previous = host.written.term_at(write.entries[0].index - 1)
-        for entry in write.entries:
-            mine = (previous, entry.kind, entry.payload)
-            known = self.seen.setdefault((entry.index, entry.term), mine)
-            if known[1:] != mine[1:] or (
-                known[0] is not None and previous is not None and known[0] != previous
-            ):
-                raise BrokenError(f"log matching: two entries {entry.index} of term {entry.term}")
-            previous = entry.term
+    # --- every step ----------------------------------------------------------------------------
+
+    def after_step(self, host: Host, node: RaftNode, hosts: dict[ReplicaId, Host]) -> None:
+        """What holds after any step: monotone numbers, their order, and one leader per term."""
+        s = node.state
+        term = s.term
+        if term != host.term_seen:
+            self.on_term(host, term)
+        if s.role is Role.LEADER and host.led_term != term:
+            host.led_term = term
+            self.on_role(host)
+            self.on_elected(host)
+        if s.commit != host.commit_seen:
+            self.on_commit(host, hosts)
+        if s.sealed is not None and not host.sealed_seen:
+            self.on_sealed(host, s.sealed)
+        applied = s.commit if host.applied is None else host.applied
+        purged = host.written.base[0]
+        snapshot = 0
+        if s.snapshot is not None:
+            snapshot = s.snapshot.index
+        elif host.snapshot is not None:
+            snapshot = min(purged, host.snapshot.index)  # the node gives up one that is damaged
+        committed = s.commit if s.commit > host.ahead else host.ahead  # a snapshot may be ahead
+        if not (purged <= snapshot <= applied <= committed and s.commit <= s.log.last_index):
+            self.on_disorder(host, snapshot, applied)
+        if host.applied is not None:
+            if applied < host.applied_seen:
+                raise BrokenError(
+                    f"{host.replica} had applied {host.applied_seen}, then only {applied}"
+                )
+            host.applied_seen = applied
+
+    def on_term(self, host: Host, term: int) -> None:
+        """A term never goes back within a life."""
+        if term < host.term_seen:
+            raise BrokenError(f"term of {host.replica} went back from {host.term_seen} to {term}")
+        host.term_seen = term
+
+    def on_disorder(self, host: Host, snapshot: int, applied: int) -> None:
+        """``purged ≤ snapshot ≤ applied ≤ committed ≤ last`` does not hold."""
+        node = host.alive
+        raise BrokenError(
+            f"order: {host.replica} purged {host.written.base[0]}, snapshot {snapshot}, applied "
+            f"{applied}, committed {node.commit}, last {node.last_index}"
+        )
 
     def on_role(self, host: Host) -> None:
         """Election safety."""
@@ -56,6 +96,75 @@ class Checker:
             known = self.leaders.setdefault(node.term, node.me)
             if known != node.me:
                 raise BrokenError(f"election safety: {known} and {node.me} lead term {node.term}")
+
+    def on_sealed(self, host: Host, sealed: tuple[int, bytes]) -> None:
+        """All replicas know the same seal, the first one that was committed."""
+        host.sealed_seen = True
+        if self.sealed is None:
+            self.sealed = sealed
+        if self.sealed != sealed:
+            raise BrokenError(f"seal: {host.replica} is sealed at {sealed}, others {self.sealed}")
+
+    # --- writes --------------------------------------------------------------------------------
+
+    def on_write(
+        self, host: Host, write: Persist, role: Role, hosts: dict[ReplicaId, Host] | None = None
+    ) -> None:
+        """Log matching, leader append-only, one vote per term, nothing committed is dropped."""
+        if self.spy and write.hard_state is not None:
+            self._on_hard_state(host, write)
+        if write.truncate_from is not None:
+            if role is Role.LEADER:
+                raise BrokenError(
+                    f"leader append-only: {host.replica} dropped its own entries"
+                )
+            self._on_dropped(host, write.truncate_from, hosts or {})
+        if write.reset_to is not None:
+            self._on_dropped(host, write.reset_to[0] + 1, hosts or {})
+        previous = _term_before(host, write)
+        for entry in write.entries:
+            mine = (previous, entry.kind, entry.payload)
+            known = self.seen.setdefault((entry.index, entry.term), mine)
+            if known is not mine and (
+                known[1:] != mine[1:]
+                or (known[0] is not None and previous is not None and known[0] != previous)
+            ):
+                raise BrokenError(f"log matching: two entries {entry.index} of term {entry.term}")
+            previous = entry.term
+
+    def _on_hard_state(self, host: Host, write: Persist) -> None:
+        new, old = write.hard_state, host.written.hard
+        if new is None:
+            return
+        if new.term < old.term:
+            raise BrokenError(f"{host.replica} writes term {new.term} after {old.term}")
+        if new.term == old.term and old.vote is not None and new.vote != old.vote:
+            raise BrokenError(
+                f"{host.replica} voted for {old.vote}, writes {new.vote} in term {new.term}"
+            )
+
+    def _on_dropped(self, host: Host, first: int, hosts: dict[ReplicaId, Host]) -> None:
+        """A committed entry may only go where a quorum keeps it without this host."""
+        last = min(len(self.committed), host.written.last)
+        for index in range(max(first, host.written.base[0] + 1), last + 1):
+            entry = self.committed[index - 1]
+            if host.written.get(index) == entry and not self._is_kept(entry, host, hosts):
+                raise BrokenError(f"durability: {host.replica} drops committed entry {index}")
+
+    def _is_kept(self, entry: Entry, without: Host, hosts: dict[ReplicaId, Host]) -> bool:
+        configs = [h.node.state.config for h in hosts.values() if h.node is not None]
+        if self.newest[1] is not None:
+            configs.append(self.newest[1])
+        for config in configs:
+            holders = [
+                voter for voter in config.voters
+                if voter != without.replica and self._holds(voter, entry, hosts)
+            ]  # fmt: skip
+            if len(holders) >= len(config.voters) // 2 + 1:
+                return True
+        return False
+
+    # --- elections and commitment --------------------------------------------------------------
 
     def on_elected(self, host: Host) -> None:
         """Leader completeness: whoever wins has all that earlier terms committed."""
@@ -99,11 +208,15 @@ class Checker:
                     f"others {self.committed[index - 1]}"
                 )
         config = node.state.config_at(node.commit)
-        if self.configs.setdefault(node.commit, config) != config:
+        if config.version == 0:
+            pass  # it came later, or has a snapshot of one that did, and does not know them yet
+        elif self.configs.setdefault(node.commit, config) != config:
             raise BrokenError(
                 f"members: at {node.commit} {node.me} is in {config}, "
                 f"others in {self.configs[node.commit]}"
             )
+        if node.commit >= self.newest[0]:
+            self.newest = node.commit, config
         if news:
             self._check_quorum(node, hosts)
 
@@ -116,7 +229,8 @@ class Checker:
             short = [
                 voters
                 for voters in (config.voters, config.old_voters)
-                if voters and sum(_holds(hosts[v], entry) for v in voters) < len(voters) // 2 + 1
+                if voters
+                and sum(self._holds(v, entry, hosts) for v in voters) < len(voters) // 2 + 1
             ]
             if not short:
                 return
@@ -124,23 +238,36 @@ class Checker:
             f"durability: {node.me} committed {entry.index}, not durable on a quorum of {base}"
         )
 
+    def _holds(self, replica: ReplicaId, entry: Entry, hosts: dict[ReplicaId, Host]) -> bool:
+        host = hosts.get(replica) or self.gone.get(replica)
+        return host is not None and _holds(host, entry)
+
+    # --- messages ------------------------------------------------------------------------------
+
     def on_send(self, host: Host, target: ReplicaId, message: AnyMessage) -> None:
         """One vote per term; nothing is said before it is durable."""
         me = host.replica
-        self.said[me] = max(self.said.get(me, 0), message.term)
+        if message.term > self.said.get(me, 0):
+            self.said[me] = message.term
         if not self.spy:
             return
-        if isinstance(message, VoteResponse) and message.granted and not message.pre:
-            self._grant(host, message.term, target)
-        elif isinstance(message, VoteRequest) and not message.pre:
-            self._grant(host, message.term, me)
-        elif isinstance(message, AppendResponse) and message.success:
-            if message.match > host.durable.last and host.snapshot is None:
-                raise BrokenError(f"{me} acknowledged {message.match} before it was durable")
-        elif isinstance(message, AppendRequest):
+        kind = type(message)
+        if kind is AppendRequest:
             last = message.previous_index + len(message.entries)
             if message.commit > last:
                 raise BrokenError(f"{me} told {target} commit {message.commit} past {last}")
+        elif kind is AppendResponse:
+            if (
+                message.success
+                and message.match > host.durable.last
+                and (host.snapshot is None or message.match > host.snapshot.index)
+            ):
+                raise BrokenError(f"{me} acknowledged {message.match} before it was durable")
+        elif isinstance(message, VoteResponse):
+            if message.granted and not message.pre:
+                self._grant(host, message.term, target)
+        elif isinstance(message, VoteRequest) and not message.pre:
+            self._grant(host, message.term, me)
 
     def _grant(self, host: Host, term: int, candidate: ReplicaId) -> None:
         known = self.grants.setdefault((host.replica, term), candidate)
@@ -154,6 +281,18 @@ class Checker:
         said = self.said.get(host.replica, 0)
         if self.spy and host.alive.term < said:
             raise BrokenError(f"{host.replica} spoke in term {said}, is back in {host.alive.term}")
+
+
+def _term_before(host: Host, write: Persist) -> int | None:
+    """Return the term of the entry before the first new one, as far as it is known."""
+    if not write.entries:
+        return None
+    before = write.entries[0].index - 1
+    if write.reset_to is not None:
+        return write.reset_to[1] if before == write.reset_to[0] else None
+    if write.truncate_from is not None and before >= write.truncate_from:
+        return None
+    return host.written.term_at(before)
 
 
 def _holds(host: Host, entry: Entry) -> bool:

@@ -103,6 +103,29 @@ class View:
         return found
 
 
+@dataclass(slots=True)
+class Clock:
+    """A host's monotonic clock: ``rate_ppm`` is 1,000,000 for one that runs true."""
+
+    base_ns: int
+    since_ns: int
+    rate_ppm: int = 1_000_000
+
+    def read(self, now_ns: int) -> int:
+        """Return what it shows at ``now_ns``."""
+        return self.base_ns + (now_ns - self.since_ns) * self.rate_ppm // 1_000_000
+
+    def when(self, local_ns: int) -> int:
+        """Return the first instant at which it shows ``local_ns`` or more."""
+        return self.since_ns - (self.base_ns - local_ns) * 1_000_000 // self.rate_ppm
+
+    def change(self, now_ns: int, *, rate_ppm: int = 0, jump_ns: int = 0) -> None:
+        """Go on at another rate, or from ``jump_ns`` later; never backwards."""
+        self.base_ns = self.read(now_ns) + jump_ns
+        self.since_ns = now_ns
+        self.rate_ppm = rate_ppm or self.rate_ppm
+
+
 @dataclass
 class Host:
     """One machine: its disk, and the node while it runs."""
@@ -122,7 +145,21 @@ class Host:
     disk_free_ns: int = 0
     slow_disk: bool = False
     paused_until: int = 0
+    clock: Clock | None = None
     commit_seen: int = 0
+    term_seen: int = 0
+    led_term: int = 0
+    applied: int | None = None
+    applied_seen: int = 0
+    sealed_seen: bool = False
+    ahead: int = 0
+    """Index through which the state was executed when this life began."""
+
+    def forget(self) -> None:
+        """A new life begins: what the last one had reached no longer binds."""
+        self.wake_ns = None
+        self.commit_seen = self.term_seen = self.led_term = self.applied_seen = 0
+        self.sealed_seen = False
 
     @property
     def alive(self) -> RaftNode:

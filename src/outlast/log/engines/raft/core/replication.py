@@ -305,7 +305,8 @@ class Replication:
         s.out.committed = LogIndex(index)
         if s.seals and s.seals[0] <= index:
             self._commit_seal()
-        if s.config_index > before:
+        leads_now = s.role is Role.LEADER and before < s.term_start <= index
+        if s.config_index > before or leads_now:  # or it was known to be committed before
             s.members.on_commit()
 
     def _commit_seal(self) -> None:
