@@ -24,7 +24,7 @@ _WIDTH = 96
 
 COMMANDS = (
     "serve", "node", "init", "demo", "call", "status", "member add", "member remove",
-    "transfer-leader", "drill", "check", "faults", "heal", "lint", "data check",
+    "transfer-leader", "drill", "sim", "check", "faults", "heal", "lint", "data check",
 )  # fmt: skip
 
 CLI_HEAD = """\
@@ -54,9 +54,9 @@ nodes = 5
 | code | meaning | examples |
 | --- | --- | --- |
 | 0 | done | a result was printed; `serve` or `node` was asked to stop by SIGTERM |
-| 1 | done, and the answer is no | the command raised; `status` found no leader; `lint` found an error; `check` found no order, `data check` found damage; `heal` could not undo something; `drill` and `demo`: failed. `node`: it failed while running, another start may help |
-| 2 | could not be done, and nothing happened | wrong arguments, nobody to reach, a directory that does not fit. `node`: another start would end the same |
-| 3 | unknown | a call was sent and not answered; `check` reached a limit; `drill` and `demo`: void or unknown |
+| 1 | done, and the answer is no | the command raised; `status` found no leader; `lint` found an error; `check` found no order, `data check` found damage; `heal` could not undo something; `drill` and `demo`: failed; `sim`: a seed failed, or a run is not repeatable. `node`: it failed while running, another start may help |
+| 2 | could not be done, and nothing happened | wrong arguments, nobody to reach, a directory that does not fit, a simulated program that asks for what cannot be simulated. `node`: another start would end the same |
+| 3 | unknown | a call was sent and not answered; `check` reached a limit; `drill` and `demo`: void or unknown; `sim`: void |
 | 130 | interrupted | Ctrl-C |
 """  # noqa: E501 - cells of a table cannot be broken
 

@@ -47,6 +47,9 @@ class LoopTime:
     def wall_ns(self) -> int:
         return self.monotonic_ns()
 
+    def boot_id(self) -> str:
+        return ""
+
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> Any:
         return asyncio.get_running_loop().call_at(when_ns / NS, callback)
 

@@ -152,15 +152,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=100, help="how many (100)")
     parser.add_argument("--first", type=int, default=0, help="the first seed (0)")
     parser.add_argument("--black-box", action="store_true", help="judge by outcomes alone")
+    parser.add_argument("--digests", action="store_true", help="print each seed's digest")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(arguments)
-    begun = time.perf_counter()
+    begun, begun_cpu = time.perf_counter(), time.process_time()
     partial = Tally()
+
+    def seen(result: Result) -> None:
+        partial.add(result)
+        if args.digests:
+            sys.stdout.write(f"{result.seed} {result.digest}\n")
+
     try:
         campaign(
             range(args.first, args.first + args.seeds),
             black_box=args.black_box,
-            seen=partial.add,
+            seen=seen,
         )
     except SeedError as error:
         if args.json:
@@ -169,20 +176,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             sys.stdout.write(f"failed: {error}\nrepeat: run_seed({error.seed})\n")
         return 1
-    seconds = time.perf_counter() - begun
+    seconds, cpu = time.perf_counter() - begun, time.process_time() - begun_cpu
     if args.json:
-        sys.stdout.write(json.dumps(_facts(partial, seconds)) + "\n")
+        sys.stdout.write(json.dumps(facts(partial, seconds, cpu)) + "\n")
     else:
-        sys.stdout.write(_table(partial, seconds))
+        sys.stdout.write(table(partial, seconds, cpu))
     return 3 if partial.seeds >= SEEDS_MIN and partial.missing else 0
 
 
-def _facts(tally: Tally, seconds: float) -> dict[str, object]:
+def facts(tally: Tally, seconds: float, cpu: float) -> dict[str, object]:
+    """Return what a campaign gave as plain values, ``cpu`` being its processor time."""
     return {
         "seeds": tally.seeds,
         "steps": tally.steps,
         "seconds": round(seconds, 2),
         "steps_per_second": round(tally.steps / seconds),
+        "steps_per_cpu_second": round(tally.steps / cpu),
         "virtual_seconds": tally.virtual_ns // 10**9,
         "share": {name: round(tally.share(name), 1) for name in sorted(tally.seen)},
         "missing": tally.missing,
@@ -190,10 +199,11 @@ def _facts(tally: Tally, seconds: float) -> dict[str, object]:
     }
 
 
-def _table(tally: Tally, seconds: float) -> str:
+def table(tally: Tally, seconds: float, cpu: float) -> str:
+    """Return what a campaign gave, for people."""
     lines = [
         f"{tally.seeds} seeds, {tally.steps} steps in {seconds:.1f} s:"
-        f" {tally.steps / seconds:,.0f} steps/s,"
+        f" {tally.steps / seconds:,.0f} steps/s ({tally.steps / cpu:,.0f} per CPU second),"
         f" {tally.virtual_ns / 1e9 / seconds:.0f} virtual seconds per second",
         "",
         "must be seen sometimes                                                  % of seeds",

@@ -115,9 +115,7 @@ class Checker:
             self._on_hard_state(host, write)
         if write.truncate_from is not None:
             if role is Role.LEADER:
-                raise BrokenError(
-                    f"leader append-only: {host.replica} dropped its own entries"
-                )
+                raise BrokenError(f"leader append-only: {host.replica} dropped its own entries")
             self._on_dropped(host, write.truncate_from, hosts or {})
         if write.reset_to is not None:
             self._on_dropped(host, write.reset_to[0] + 1, hosts or {})
@@ -208,8 +206,8 @@ class Checker:
                     f"others {self.committed[index - 1]}"
                 )
         config = node.state.config_at(node.commit)
-        if config.version == 0:
-            pass  # it came later, or has a snapshot of one that did, and does not know them yet
+        if config.version == 0 or node.state.configs[0][0] > node.commit:
+            pass  # it does not know them: it came later, or its record of them begins later
         elif self.configs.setdefault(node.commit, config) != config:
             raise BrokenError(
                 f"members: at {node.commit} {node.me} is in {config}, "
@@ -251,12 +249,11 @@ class Checker:
             self.said[me] = message.term
         if not self.spy:
             return
-        kind = type(message)
-        if kind is AppendRequest:
+        if isinstance(message, AppendRequest):
             last = message.previous_index + len(message.entries)
             if message.commit > last:
                 raise BrokenError(f"{me} told {target} commit {message.commit} past {last}")
-        elif kind is AppendResponse:
+        elif isinstance(message, AppendResponse):
             if (
                 message.success
                 and message.match > host.durable.last

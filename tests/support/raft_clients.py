@@ -19,8 +19,9 @@ from outlast.state.core.reply import OK, Reply, decode_reply_error
 from outlast.state.core.session import Kept, fingerprint
 from outlast.state.core.system import Applied
 from tests.support.raft_disk import BrokenError, Host
-from tests.support.raft_full import FullCluster, Machine
+from tests.support.raft_full import FullCluster
 from tests.support.raft_history import History
+from tests.support.raft_machine import Machine
 from tests.support.raft_machines import MS
 
 _NAME = "add"
@@ -335,6 +336,9 @@ class ClientCluster(FullCluster):
         configs = {r: self.node(r).state.config for r in members}
         if any(config != configs[leader] for config in configs.values()):
             raise BrokenError(f"members differ at the end: {configs}")
+        seals = {r: self.node(r).sealed for r in members}
+        if any(seal != seals[leader] for seal in seals.values()):
+            raise BrokenError(f"seals differ at the end: {seals}")
         prints = {r: self.hosts[r].running.fingerprint() for r in members}
         if len(set(prints.values())) != 1:
             short = {r: p.hex()[:8] for r, p in prints.items()}

@@ -8,11 +8,10 @@ stays within what the protocol claims to survive: a minority of the voters.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from outlast.cluster.core.admission import admit, promote
 from outlast.kernel import CorruptionError, LogIndex, NodeId, ReplicaId, node_of
-from outlast.log.api import Member, Membership
+from outlast.log.api import Membership
 from outlast.log.engines.raft.core.config import Config
 from outlast.log.engines.raft.core.types import (
     Answer,
@@ -26,7 +25,6 @@ from outlast.log.engines.raft.core.types import (
     Persist,
     RaftEvent,
     ReceiveSnapshot,
-    Role,
     SendChunks,
     SnapshotFailed,
     SnapshotInstalled,
@@ -40,6 +38,7 @@ from outlast.state.core.limits import Limits
 from outlast.state.core.log_time import HolderClock
 from tests.support.raft_checker import Checker
 from tests.support.raft_disk import BrokenError, Clock, Host, Image, View
+from tests.support.raft_machine import Blind, Machine, RottenView, meet
 from tests.support.raft_machines import MS
 from tests.support.raft_replica import Judge, Replica, Saved
 from tests.support.raft_sim import Cluster
@@ -49,52 +48,6 @@ _MASK = (1 << 64) - 1
 STEPS_MAX = 200_000
 """A run that takes more steps than this goes in circles; usual are some hundreds."""
 _NOWHERE = Membership(0, ())
-
-
-@dataclass
-class Machine(Host):
-    """A host with a state, a clock and a disk that may be damaged."""
-
-    state: Replica | None = None
-    saved: Saved | None = None
-    parts: list[bytes] = field(default_factory=list)
-    parts_of: bytes = b""
-    broken_off: bool = False
-    resumed: bool = False
-    trimming: tuple[int, int] | None = None  # (ticket, before)
-    rotten: list[Entry] = field(default_factory=list)
-    slow_ns: int = 0
-    applying: bool = False
-    waiting: dict[int, tuple[int, object]] = field(default_factory=dict)
-    reading: list[tuple[int, int]] = field(default_factory=list)
-    holder: HolderClock = field(default_factory=HolderClock)
-    wall_ns: int = 0
-
-    @property
-    def damaged(self) -> bool:
-        """Whether this disk may cost the replica its life."""
-        return bool(self.rotten) or (self.saved is not None and not self.saved.whole)
-
-    @property
-    def running(self) -> Replica:
-        """The state of this life."""
-        if self.state is None:
-            raise BrokenError(f"{self.replica} has no state")
-        return self.state
-
-
-class RottenView(View):
-    """A view of the log of which some entries do not read."""
-
-    def __init__(self, machine: Machine) -> None:
-        super().__init__(machine.written)
-        self.machine = machine
-
-    def entries(self, first: int, last: int, bytes_max: int) -> list[Entry]:
-        found = super().entries(first, last, bytes_max)
-        if self.machine.rotten and _meet(found, self.machine.rotten):
-            raise CorruptionError(f"{self.machine.replica}: an entry does not match its checksum")
-        return found
 
 
 class FullCluster(Cluster):
@@ -137,7 +90,7 @@ class FullCluster(Cluster):
     def start(self, replica: ReplicaId) -> None:
         """Start a node, unless its disk is found to be damaged: then it is lost for good."""
         host = self.hosts[replica]
-        if (host.rotten and _meet(host.durable.entries, host.rotten)) or (
+        if (host.rotten and meet(host.durable.entries, host.rotten)) or (
             host.saved is not None and not host.saved.whole
         ):
             self.bury(replica, "rot_found")
@@ -178,7 +131,7 @@ class FullCluster(Cluster):
         host.waiting.clear()
         host.reading.clear()
         host.paused_until = 0
-        if 0 < len(host.parts):
+        if len(host.parts) > 0:
             host.broken_off = True
         if host.clock is not None and self.prng.chance(1, 3):  # a reboot: it begins anew
             host.clock = Clock(self.prng.below(10**9), self.now, host.clock.rate_ppm)
@@ -207,11 +160,7 @@ class FullCluster(Cluster):
     # --- damage within the claim -----------------------------------------------------------------
 
     def may_damage(self, replica: ReplicaId) -> bool:
-        """Return whether the cluster claims to survive the loss of this disk now.
-
-        It does while no membership change is under way anywhere and the damaged voters, this
-        one included, are a minority of the configuration in force.
-        """
+        """Return whether the loss of this disk is within the claim: a minority, members fixed."""
         config = self.config_in_force()
         if config is None or self.hosts[replica].damaged:
             return False
@@ -424,8 +373,8 @@ class FullCluster(Cluster):
         host.saved = host.running.save(term, chunks)
         host.snapshot = host.saved.ref
         self.step(replica, SnapshotReady(host.snapshot))
-        if trim and replica in self.hosts and host.node is not None and host.trimming is None:
-            hold = host.node.hold_index  # as the engine does while it sends a snapshot
+        if trim and self.runs(replica) and host.trimming is None:
+            hold = host.alive.hold_index  # as the engine does while it sends a snapshot
             before = index + 1 if hold is None else min(index + 1, hold)
             self.step(replica, Trim(LogIndex(before)))
             if host.pending:
@@ -547,30 +496,3 @@ class FullCluster(Cluster):
             if host is None or host.node is None or host.running.index < state.commit:
                 return False
         return True
-
-
-class Blind(Checker):
-    """Looks at nothing inside: the run is judged by what clients and disks show at the end."""
-
-    def __init__(self) -> None:
-        super().__init__(spy=False)
-
-    def after_step(self, host: Host, node: object, hosts: object) -> None:  # type: ignore[override]
-        """Only note what restarts must not see."""
-        host.commit_seen = host.alive.state.commit
-
-    def on_write(self, *_: object, **__: object) -> None:  # type: ignore[override]
-        """Nothing."""
-
-    def on_send(self, *_: object) -> None:  # type: ignore[override]
-        """Nothing."""
-
-    def on_restart(self, host: Host) -> None:
-        """Nothing."""
-
-
-def _meet(entries: Sequence[Entry], rotten: Sequence[Entry]) -> bool:
-    return any(entry is bad for bad in rotten for entry in entries)
-
-
-__all__ = ["Blind", "FullCluster", "Machine", "Member", "Role"]

@@ -26,7 +26,6 @@ from outlast.log.engines.raft.core.types import (
     Receive,
     ReceiveSnapshot,
     Recovered,
-    Role,
     SendChunks,
     SnapshotInstalled,
     SnapshotReady,
@@ -375,5 +374,3 @@ class Machines:
         free = self._bulk_free.get((sender, target), 0)
         self._bulk_free[sender, target] = when = max(free, self.now) + MS
         self.at(when, fire)
-
-

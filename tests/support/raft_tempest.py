@@ -6,114 +6,30 @@ are played on purpose, with random times, because chance alone rarely sets them 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from outlast.kernel import NodeId, Prng, ReplicaId, node_of, replica_id
 from outlast.log.api import Member
 from outlast.log.engines.raft.core.node import RaftNode
 from outlast.log.engines.raft.core.settings import RaftSettings
 from outlast.log.engines.raft.core.types import EntryKind, PersistStalled, Role, Wake
-from outlast.state.core.limits import Limits
 from tests.support.raft_clients import ClientCluster
-from tests.support.raft_machines import MS, SECOND
+from tests.support.raft_machines import MS
+from tests.support.raft_options import Options
 from tests.support.raft_sim import ids
-from tests.support.raft_storm import ACTIONS, Storm
-
-LEASE_SCENES = ("lease_pause", "lease_edge", "lease_restart")
-SCENES = ("starve", "break_off", "failover", "change_in_cut", *LEASE_SCENES)
-DAMAGE = ("wipe", "rot", "rot_snapshot", "drift", "jump", "slow_disk", "role", "tick")
-LEASE_DRIFT_PPM = 50_000
-"""Two clocks that are each off by this much differ by less than ``lease_drift``, a tenth."""
-
-
-@dataclass
-class Options:
-    """What a seed drew."""
-
-    count: int
-    delay_ms: tuple[int, int]
-    drop: int
-    repeat: int
-    disk_ms: tuple[int, int]
-    weights: dict[str, int]
-    small: bool
-    lease_reads: bool
-    seals: bool
-    apply_ms: int
-    drift_ppm: int
-    clients: int
-    reply_loss: int
-    keyed: bool
-    per_entry: int
-    limits: Limits
-    chunks: int
-    chunk_ns: int
-
-    @classmethod
-    def draw(cls, prng: Prng) -> "Options":
-        """Draw options; some kinds of fault are switched off entirely (swarm testing)."""
-        names = (*ACTIONS, *DAMAGE)
-        weights = {name: prng.below(4) if prng.chance(2, 3) else 0 for name in names}
-        weights |= {name: prng.between(1, 3) if prng.chance(2, 3) else 0 for name in SCENES}
-        weights["propose"] = 16
-        weights["read"] = 4
-        weights["restart"] = 2 * weights["crash"] + 1
-        weights["heal"] = 2 * (weights["isolate"] + weights["one_way"]) + 1
-        weights["resume"] = 2 * weights["stall"] + 1
-        weights["connect"] = weights["lost"] + 1
-        weights["seal"] = 0  # see run()
-        lease_reads = prng.chance(2, 5)
-        if lease_reads:
-            # Standing early, or a clock that jumps, would break what a lease rests on.
-            weights["stand"] = weights["feud"] = weights["jump"] = 0
-            weights["lease_pause"] += 1
-        else:
-            weights |= dict.fromkeys(LEASE_SCENES, 0)
-        small = prng.chance(1, 3)
-        wild = prng.choice((0, LEASE_DRIFT_PPM, LEASE_DRIFT_PPM, 400_000))
-        return cls(
-            count=prng.choice((3, 3, 3, 4, 5)),
-            delay_ms=(0, prng.choice((1, 3, 10, 30))),
-            drop=prng.choice((0, 0, 20, 100)),
-            repeat=prng.choice((0, 0, 30, 150)),
-            disk_ms=(0, prng.choice((0, 1, 5, 20))),
-            weights=weights,
-            small=small,
-            lease_reads=lease_reads,
-            seals=prng.chance(1, 6),
-            apply_ms=prng.choice((0, 0, 2, 20)),
-            drift_ppm=min(wild, LEASE_DRIFT_PPM) if lease_reads else wild,
-            clients=prng.between(1, 4),
-            reply_loss=prng.choice((0, 50, 200, 400)),
-            keyed=prng.chance(1, 3),
-            per_entry=1 if small else prng.choice((1, 1, 2, 4)),
-            limits=_draw_limits(prng),
-            chunks=prng.choice((2, 5, 12, 20)),
-            chunk_ns=prng.choice((1, 5, 20)) * MS,
-        )
-
-
-def _draw_limits(prng: Prng) -> Limits:
-    return Limits(
-        sessions_max=prng.choice((2, 4, 1000, 1000)),
-        window=8,
-        session_ttl_ns=prng.choice((2, 600, 600)) * SECOND,
-        session_reply_bytes_max=prng.choice((4, 1 << 20, 1 << 20)),
-        checkpoint_entries=prng.choice((20, 100_000)),
-    )
+from tests.support.raft_storm import Storm
 
 
 class Tempest(Storm):
     """One run."""
 
     cluster: ClientCluster
+    drawn: Options
 
     def __init__(
         self, seed: int, make: Callable[..., RaftNode] = RaftNode, *, watch: bool = True
     ) -> None:
         self.prng = Prng(seed)
-        self.options = options = Options.draw(self.prng)  # type: ignore[assignment]
-        self.drawn: Options = options  # type: ignore[assignment]
+        options = self.options = self.drawn = Options.draw(self.prng)  # type: ignore[assignment]
         settings = RaftSettings(lease_reads=options.lease_reads)
         if options.small:
             settings = RaftSettings(
@@ -152,14 +68,12 @@ class Tempest(Storm):
     def _up(self, replica: ReplicaId | None) -> bool:
         """Whether a replica is still there and runs, unpaused."""
         host = None if replica is None else self.cluster.hosts.get(replica)
-        return (
-            host is not None and host.node is not None and self.cluster.now >= host.paused_until
-        )
+        return host is not None and host.node is not None and self.cluster.now >= host.paused_until
 
     def _run(self, *choices: int) -> None:
         self.cluster.run(self.prng.choice(choices) / 1000)
 
-    # --- the same as in a storm, with a state -----------------------------------------------------
+    # --- the same as in a storm, with a state -------------------------------------------------
 
     def do_propose(self) -> None:
         self.cluster.write(self.prng.choice((1, 1, 2, 5)))
@@ -282,7 +196,7 @@ class Tempest(Storm):
 
     # --- scenes --------------------------------------------------------------------------------
 
-    def do_starve(self) -> None:
+    def do_starve(self, *, hand_over: bool = False) -> None:
         """Leave one behind until the log that it needs is trimmed everywhere, then let it back."""
         cluster = self.cluster
         victim, leader = self._any(), cluster.leader()
@@ -292,6 +206,10 @@ class Tempest(Storm):
         for _ in range(self.prng.between(2, 5)):
             self.do_propose()
             self._run(10, 40)
+        if hand_over and self._up(leader):
+            voters = [v for v in cluster.node(leader).state.config.voters if v != victim]
+            cluster.transfer(leader, self.prng.choice(voters or [leader]))
+            self._run(40, 120, 300)
         for replica in cluster.up():
             if replica != victim:
                 cluster.take_snapshot(replica, chunks=self.drawn.chunks)
@@ -309,6 +227,29 @@ class Tempest(Storm):
     def _is_receiving(self, replica: ReplicaId) -> bool:
         host = self.cluster.hosts.get(replica)
         return host is not None and bool(host.parts)
+
+    def do_ahead(self) -> None:
+        """Let a state be saved whose entries are not yet durable in its own log, and cut power."""
+        cluster = self.cluster
+        victim, leader = self._any(), cluster.leader()
+        if victim is None or leader is None or victim == leader:
+            return
+        cluster.hosts[victim].slow_disk = True
+        if self.prng.chance(2, 3):
+            self.do_change()
+        self.do_propose()
+        self._run(10, 40, 120)
+        self.do_propose()
+        self._run(40, 120)
+        if victim not in cluster.up():
+            return
+        cluster.take_snapshot(victim, trim=False, chunks=self.drawn.chunks)
+        self._run(1, 10)
+        cluster.crash(victim)
+        cluster.hosts[victim].slow_disk = False
+        if cluster.hosts[victim].saved is not None:
+            cluster.counts["saved_ahead"] += 1
+        cluster.start(victim)
 
     def do_break_off(self) -> None:
         """Interrupt a snapshot on its way: crash either side, or cut the line."""
@@ -373,6 +314,10 @@ class Tempest(Storm):
             cluster.isolate(victim)
         before = self._version()
         self.do_change()
+        if self.prng.chance(1, 3):
+            self._run(3, 10, 40)
+            if leader in cluster.up():
+                cluster.crash(leader)
         self._run(40, 120, 300)
         if cluster.net.cuts and self._version() > before:
             cluster.counts["change_in_cut"] += 1
@@ -489,6 +434,9 @@ class Tempest(Storm):
             self.serial += 1
             self.cluster.propose(target, f"s{self.serial}".encode(), kind=EntryKind.SEAL)
             self.cluster.counts["seal_tried"] += 1
+            if self.prng.chance(3, 4):
+                self.cluster.run(self.prng.below(4 * self.drawn.delay_ms[1] + 8) / 1000)
+                self.do_starve(hand_over=True)
 
 
 def tempest(

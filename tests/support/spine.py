@@ -79,6 +79,8 @@ class Spine:
         count: How many nodes; drawn by default.
         seconds: How long the load runs under faults; drawn by default.
         changes: Whether members come and go.
+        plain: Whether nodes keep their default settings, and no client is pinned to one of
+            them: ten clients with five operations a second each.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Spine:
         count: int | None = None,
         seconds: float | None = None,
         changes: bool = True,
+        plain: bool = False,
     ) -> None:
         prng = Prng(lab.seed ^ 0x5350494E45)
         self.lab = lab
@@ -99,10 +102,14 @@ class Spine:
         self.black_box = os.environ.get("OUTLAST_SPINE") == "black-box"
         self.names = [f"n{number}" for number in range(1, self.count + 1)]
         self.spare = f"n{self.count + 1}"
+        self.joined = False
         self.nodes: dict[str, ClusterNode] = {}
         self.cluster = draw_cluster_id(prng)
         self.addresses: dict[NodeId, str] = {}
         self.raft, self.replica, self.wal = _settings(prng)
+        self.plain = plain
+        if plain:
+            self.raft, self.replica = RaftSettings(), ReplicaSettings()
         self.running: list[Running] = []
         self._paused_until: dict[str, float] = {}
 
@@ -127,11 +134,16 @@ class Spine:
             made = ClusterNode(world, Proving, settings)
             self.nodes[name] = made
             self._listen_to(name, world)
-            failure = await run_node(made, until=asyncio.Event())
-            if failure is not None:
-                raise failure
+            bad = _disk_errors(host)
+            try:
+                failure = await run_node(made, until=asyncio.Event())
+            except Exception as error:
+                failure = error
+            excused = _disk_errors(host) > bad or not founding
+            if not excused:
+                self.lab.sim.problem(f"{name} ended by itself: {failure!r}")
 
-        host = self.lab.host(name, main, restart=not founding)
+        host = self.lab.host(name, main, restart=True, may_exit=not founding)
         self.addresses[NodeId(name)] = f"{host.address}:{PORT}"
 
     def _listen_to(self, name: str, world: Any) -> None:
@@ -199,6 +211,7 @@ class Spine:
             for name, address in self.addresses.items()
         ]
         for number, workload in enumerate((_Map(), _Transfers(), _Members(), _Counter())):
+            workload.pinned = workload.pinned and not self.plain
             one = Running(
                 self.world, workload, nodes, lab.seed * 1000 + number, number * 1_000_000,
             )  # fmt: skip
@@ -264,13 +277,18 @@ class Spine:
             with suppress(OutlastError, OSError):
                 if what == "transfer":
                     await self._administer("transfer", prng.choice(self.names))
-                elif what == "add":
+                elif what == "add" and not self.joined:
                     if self.spare not in self.addresses:
                         self._host(self.spare, founding=False)
+                    self.joined = True
                     at = self.addresses[NodeId(self.spare)]
                     await self._administer("member-add", self.spare, at)
-                elif self.spare in self.addresses:
+                    self.lab.restart(self.spare)
+                elif what == "remove" and self.joined:
                     await self._administer("member-remove", self.spare)
+                    self.joined = False
+                    self.lab.crash(self.spare)  # and comes back with an empty directory
+                    self.lab.hosts[self.spare].disk.rmtree(DATA)
 
     async def _administer(self, op: str, node: str, address: str = "") -> None:
         await administer(
@@ -328,6 +346,11 @@ class Spine:
         for one in self.running:
             judged = judge_workload(one)
             assert judged.verdict == "valid", f"{one.name}: {judged.verdict}\n{judged.drawing}"
+
+
+def _disk_errors(host: sim.Host) -> int:
+    tally = host.disk.tally
+    return tally.eio + tally.enospc + tally.erofs
 
 
 def _settings(prng: Prng) -> tuple[RaftSettings, ReplicaSettings, WalSettings]:

@@ -45,6 +45,9 @@ class Time:
     def wall_ns(self) -> int:
         return self.now
 
+    def boot_id(self) -> str:
+        return ""
+
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> "Timer":
         self._number += 1
         timer = Timer(callback)

@@ -45,6 +45,9 @@ class JumpingTime:
     def wall_ns(self) -> int:
         return self.now_ns
 
+    def boot_id(self) -> str:
+        return ""
+
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> "JumpingTime.Handle":
         entry = (when_ns, callback)
         self.waiting.append(entry)

@@ -48,6 +48,9 @@ class FakeTime:
     def wall_ns(self) -> int:
         return self.now_ns
 
+    def boot_id(self) -> str:
+        return ""
+
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> "FakeTimer":
         timer = FakeTimer(self, when_ns, callback)
         self.waiting.append(timer)

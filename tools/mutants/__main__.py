@@ -7,10 +7,12 @@ Exit code 0: all caught, and the product itself passes. 1: one survived, or the 
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from tools.mutants import report
-from tools.mutants.copy import StaleMutantError
+from tools.mutants.copy import ROOT, StaleMutantError, make_copy
 from tools.mutants.rows import ROWS
 from tools.mutants.run import Campaign, Verdict, judge_all, judge_product
 from tools.mutants.table import LEVELS, Level, Mutant
@@ -30,7 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(f"{row.name:38} {row.level:8} {row.breaks}\n")
         return 0
     try:
-        return _judge(rows, options)
+        # One moment of the tree for all: what is proven of the product holds for each copy.
+        with tempfile.TemporaryDirectory(prefix="mutant-base-") as folder:
+            options.root = make_copy(Path(folder).resolve(), root=options.tree)
+            return _judge(rows, options)
     except StaleMutantError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -51,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--first", type=int, default=0, help="the first seed (0)")
     parser.add_argument("--workers", type=int, default=2, help="campaigns at once (2)")
     parser.add_argument("--seconds", type=float, default=900.0, help="at most for one (900)")
+    parser.add_argument("--tree", type=Path, default=ROOT, help="the tree to copy; this one")
     parser.add_argument("--unproven", action="store_true", help="do not run the product first")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--write-docs", action="store_true", help="record, and write the page")
@@ -82,7 +88,7 @@ def _judge(rows: list[Mutant], options: argparse.Namespace) -> int:
     return 1 if survivors or failing else 0
 
 
-def _judge_mode(  # noqa: PLR0917 - one mode of one level
+def _judge_mode(
     rows: list[Mutant], level: Level, black_box: bool, options: argparse.Namespace,
     results: list[tuple[Mutant, str, Verdict]],
 ) -> list[str]:  # fmt: skip
@@ -92,14 +98,14 @@ def _judge_mode(  # noqa: PLR0917 - one mode of one level
         seconds_max=options.seconds,
     )  # fmt: skip
     if not options.unproven:
-        for verdict in judge_product(campaign, workers=options.workers):
+        for verdict in judge_product(campaign, workers=options.workers, root=options.root):
             if verdict.status != "survived" or verdict.refused:
                 return [f"{how}: without a mutant, seed {verdict.seed}: {verdict.by}"]
 
     def told(row: Mutant, verdict: Verdict) -> None:
         sys.stderr.write(f"{how}: {row.name}: {verdict.status}, {verdict.seeds} seeds\n")
 
-    found = judge_all(rows, lambda _: campaign, workers=options.workers, told=told)
+    found = judge_all(rows, campaign, workers=options.workers, root=options.root, told=told)
     results += [(row, how, verdict) for row, verdict in found]
     return []
 

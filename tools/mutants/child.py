@@ -6,6 +6,7 @@ lines: ``{"passed": seed}``, ``{"refused": seed}`` or, last, ``{"failed": seed, 
 """
 
 import gc
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from typing import Any
 Run = Callable[[int], "tuple[str, str] | None"]
 """Runs one seed; returns the class and the text of what failed."""
 
+NODE = "tests.support.raft_campaign"
+STAGED = "tests.support.raft_staged"
 SPINE = ("tests.sim.spine", "test_cluster")
 
 
@@ -49,12 +52,14 @@ def say(line: dict[str, Any]) -> None:
 
 
 def node_run(black_box: bool) -> Run:
-    """Return the runner of node-level seeds."""
-    from tests.support.raft_campaign import run_seed
+    """Return the runner of node-level seeds: a random life, and one with staged scenes."""
+    run_seed = importlib.import_module(NODE).run_seed
+    staged = importlib.import_module(STAGED).staged
 
     def run(seed: int) -> tuple[str, str] | None:
         try:
             run_seed(seed, black_box=black_box)
+            staged(seed, watch=not black_box)
         except Exception as error:
             cause = error.__cause__ or error
             return type(cause).__name__, str(cause)
@@ -65,8 +70,6 @@ def node_run(black_box: bool) -> Run:
 
 def cluster_run() -> Run:
     """Return the runner of loop-level seeds: a whole cluster in the simulator."""
-    import importlib
-
     module = importlib.import_module(SPINE[0])
     case = getattr(module, SPINE[1]).__outlast_sim__
 

@@ -160,6 +160,14 @@ REPLICATION = (
         breaks="A follower commits only as far as its log is known to equal the leader's",
         section="Raft figure 2 (index of last new entry)", black_box=True,
         faults="a follower with a stale tail hears a heartbeat",
+        more=(
+            Edit(_REPLICATION, "entries, min(s.commit, last), s.r", "entries, s.commit, s.r"),
+            Edit(
+                _REPLICATION,
+                "        commit = min(s.commit, previous)\n",
+                "        commit = s.commit\n",
+            ),
+        ),
     ),
     mutant(
         "follower-commits-what-it-gets", _REPLICATION,

@@ -50,6 +50,8 @@ def changed(name: str, file: str, text: str, before: str, after: str) -> str:
     """
     found = text.count(before)
     if found != 1:
-        message = f"mutant {name}: its text stands {found} times in {file}, once is right:\n{before}"
+        message = (
+            f"mutant {name}: its text stands {found} times in {file}, once is right:\n{before}"
+        )
         raise StaleMutantError(message)
     return text.replace(before, after)

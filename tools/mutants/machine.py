@@ -59,7 +59,8 @@ SESSIONS = (
         "repeat-answered-as-the-last-one", _SESSION,
         "        row = self._rows.get(session)\n"
         "        kept = None if row is None else row.replies.get(seq)\n"
-        "        return None if kept is None else _repeat(session, seq, kept, print_, kept.index)\n",
+        "        return None if kept is None else"
+        " _repeat(session, seq, kept, print_, kept.index)\n",
         "        row = self._rows.get(session)\n"
         "        kept = None if row is None else row.replies.get(max(row.replies, default=0))\n"
         "        return None if kept is None else _sendable(session, seq, kept)\n",

@@ -103,16 +103,10 @@ SNAPSHOTS = (
         faults="a member far behind",
     ),
     mutant(
-        "snapshot-resumed-with-other-chunks", _SNAPSHOT,
-        "        if ref != self.receiving:\n            self.next_chunk = 0\n",
-        "        if ref == self.receiving:\n            self.next_chunk = 0\n",
-        breaks="What was received of one snapshot does not count for another",
-        section="Raft 7 (chunks and resume are ours)", faults="a new leader during a transfer",
-    ),
-    mutant(
         "snapshot-installed-before-its-mark", _SNAPSHOT,
         "            self.install_after = s.ticket\n",
-        "            self.install_after = 0\n",
+        "            self.installing = True\n"
+        "            s.out.transfers.append(InstallSnapshot(event.ref))\n",
         breaks="Members and seal of a snapshot are on disk before it is installed",
         section="Raft 7 (our order)", faults="crash during an install",
     ),

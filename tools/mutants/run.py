@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from tools.mutants.copy import make_copy
+from tools.mutants.copy import ROOT, make_copy
 from tools.mutants.table import Level, Mutant
 
 Status = Literal["caught", "survived", "unjudged"]
@@ -58,14 +58,14 @@ class Verdict:
         return asdict(self)
 
 
-def judge(mutant: Mutant | None, campaign: Campaign) -> Verdict:
-    """Run ``campaign`` against a copy with ``mutant``; with none, against the product as it is.
+def judge(mutant: Mutant | None, campaign: Campaign, root: Path = ROOT) -> Verdict:
+    """Run ``campaign`` against a copy of ``root`` with ``mutant``; with none, as it is.
 
     Raises:
         StaleMutantError: The mutant does not fit the source any more.
     """
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
-        copy = make_copy(Path(folder).resolve(), mutant)
+        copy = make_copy(Path(folder).resolve(), mutant, root)
         return run_child(copy, campaign)
 
 
@@ -118,8 +118,10 @@ def _listen(child: "subprocess.Popen[bytes]", campaign: Campaign, begun: float) 
             return None
         told = json.loads(line)
         if "failed" in told:
-            by = f"{told['error']}" if told["kind"] == "BrokenError" else (
-                f"{told['kind']}: {told['error']}"
+            by = (
+                f"{told['error']}"
+                if told["kind"] == "BrokenError"
+                else (f"{told['kind']}: {told['error']}")
             )
             return _caught(campaign, begun, done, told["failed"], by)
         done += 1
@@ -163,13 +165,13 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
 
 
 def judge_all(
-    mutants: Iterable[Mutant], campaign_of: Callable[[Mutant], Campaign], *, workers: int,
+    mutants: Iterable[Mutant], campaign: Campaign, *, workers: int, root: Path = ROOT,
     told: Callable[[Mutant, Verdict], None] = lambda _, __: None,
 ) -> list[tuple[Mutant, Verdict]]:  # fmt: skip
     """Judge ``mutants``, ``workers`` at a time; ``told`` hears each verdict as it comes."""
 
     def one(mutant: Mutant) -> tuple[Mutant, Verdict]:
-        verdict = judge(mutant, campaign_of(mutant))
+        verdict = judge(mutant, campaign, root)
         told(mutant, verdict)
         return mutant, verdict
 
@@ -177,7 +179,7 @@ def judge_all(
         return list(pool.map(one, mutants))
 
 
-def judge_product(campaign: Campaign, *, workers: int) -> list[Verdict]:
+def judge_product(campaign: Campaign, *, workers: int, root: Path = ROOT) -> list[Verdict]:
     """Run ``campaign`` on the product as it is, its seeds split among ``workers``.
 
     What fails without a mutant proves nothing with one.
@@ -199,6 +201,6 @@ def judge_product(campaign: Campaign, *, workers: int) -> list[Verdict]:
             )  # fmt: skip
             first += len(share)
     with tempfile.TemporaryDirectory(prefix="mutant-none-") as folder:
-        copy = make_copy(Path(folder).resolve())
+        copy = make_copy(Path(folder).resolve(), root=root)
         with ThreadPoolExecutor(workers) as pool:
             return list(pool.map(lambda part: run_child(copy, part), parts))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import current_thread, main_thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from outlast.cli import EXIT_NO, EXIT_OK, EXIT_UNKNOWN
 from outlast.cli.access import Flag
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _SEEDS = 1_000_000
 _EXITS = {"survived": EXIT_OK, "failed": EXIT_NO}
-BROKEN = "broken-"
 
 
 def drill(
@@ -28,32 +27,59 @@ def drill(
     /,
     *,
     faults: str | None = None,
-    seconds: float = 60.0,
+    seconds: float | None = None,
     seed: int | None = None,
     nodes: int | None = None,
     target: str = "outlast",
+    world: Literal["real", "sim"] = "real",
+    seeds: int | None = None,
+    workers: int = 2,
+    only: str | None = None,
+    trace: str | None = None,
     report: str | None = None,
     history: str | None = None,
     json: Flag = False,
 ) -> int:
     """Break a running system on purpose, judge what its clients saw, say whether it survived.
 
+    In the simulator the same drill runs in one thread and in virtual time: the same faults by
+    name, the same histories, judges and report, repeatable by its seed.
+
     Args:
         name: bank (our own cluster), or FILE.py:Class of a drill of your own.
         faults: Names with commas between them, as `outlast faults` lists them; the drill's own
             by default.
-        seconds: How long the load runs, starting and judging aside.
+        seconds: How long the load runs, starting and judging aside: 60 by default, 20 under
+            each of several seeds.
         seed: What schedule, victims and operations are drawn from; drawn and printed by default.
         nodes: How many nodes, 1 to 9; the drill's own number by default.
         target: For bank: outlast, or a node that breaks a promise on purpose, such as
             broken-acks-early, which the drill must find.
+        world: real (processes on this machine) or sim (the simulator).
+        seeds: With --world sim: run so many seeds from --seed on, each with as many of the
+            faults as fit into --seconds.
+        workers: With --seeds: processes that run them.
+        only: With --world sim: inject these faults of the plan alone, N,N,… or none.
+        trace: With --world sim: file for everything that happened.
         report: File for the report, one HTML page that needs no network.
         history: Directory for the histories, one file per workload, as `outlast check` reads.
         json: Print the report as JSON.
     """
+    from outlast.drill.choosing import choose_drill
+
+    if world == "sim":
+        from outlast.cli.drill_sim import simulated
+
+        return simulated(
+            name, faults=faults, seconds=seconds, seed=seed, nodes=nodes, target=target,
+            seeds=seeds, workers=workers, only=only, trace=trace, report=report,
+            history=history, json=json,
+        )  # fmt: skip
+    _only_simulated(seeds=seeds, only=only, trace=trace)
     if seed is None:
         seed = secrets.randbelow(_SEEDS) + 1
-    chosen, home = _choose(name, nodes, target)
+    seconds = 60.0 if seconds is None else seconds
+    chosen, home = choose_drill(name, nodes, target)
     words = ["outlast", "drill", name, "--seconds", f"{seconds:g}", "--seed", str(seed)]
     for option, value in (("--faults", faults), ("--nodes", nodes)):
         if value is not None:
@@ -71,6 +97,20 @@ def drill(
         history=history,
         json=json,
     )
+
+
+def _only_simulated(**given: object) -> None:
+    """Refuse options that mean something in the simulator alone.
+
+    Raises:
+        ConfigError: Definite. One is given.
+    """
+    from outlast.kernel import ConfigError
+
+    for option, value in given.items():
+        if value is not None:
+            message = f"--{option} {value}: only with --world sim"
+            raise ConfigError(message)
 
 
 def demo(
@@ -95,61 +135,6 @@ def demo(
     return drill(
         seconds=seconds, seed=seed, nodes=nodes, report=report, history=history, json=json
     )
-
-
-def _choose(name: str, nodes: int | None, target: str) -> "tuple[type[Drill], str]":
-    """Return the drill, and the directory where its processes run."""
-    from outlast.drill.api import NODES_MAX
-    from outlast.kernel import ConfigError
-
-    if nodes is not None and not 1 <= nodes <= NODES_MAX:
-        message = f"--nodes {nodes}: give 1 to {NODES_MAX}"
-        raise ConfigError(message)
-    if name == "bank":
-        from outlast.drill.cluster_drill import bank_drill
-
-        return bank_drill(nodes=nodes or 3, **_canary(target)), str(Path.cwd())
-    if target != "outlast":
-        message = f"--target {target}: only for the drill bank; {name} says itself what it runs"
-        raise ConfigError(message)
-    from outlast.drill.loader import load_drill
-
-    chosen = load_drill(name)
-    if nodes is not None:
-        chosen = _with_nodes(chosen, nodes)
-    return chosen, str(Path(name.partition(".py")[0] + ".py").resolve().parent)
-
-
-def _with_nodes(chosen: "type[Drill]", nodes: int) -> "type[Drill]":
-    from dataclasses import replace
-
-    return type(chosen.__name__, (chosen,), {
-        "nodes": replace(chosen.nodes, count=nodes), "__doc__": chosen.__doc__,
-        "__module__": chosen.__module__,
-    })  # fmt: skip
-
-
-def _canary(target: str) -> dict[str, Any]:
-    """Return what runs the target: our own nodes, or broken ones."""
-    if target == "outlast":
-        return {}
-    from difflib import get_close_matches
-
-    from outlast.kernel import ConfigError
-    from outlast.testing.broken.node import BROKEN as BREAKAGES
-
-    known = ["outlast", *(f"{BROKEN}{name}" for name in BREAKAGES)]
-    if target not in known:
-        near = get_close_matches(target, known, 1, 0.5)
-        hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}"
-        message = f"--target {target}: {hint}"
-        raise ConfigError(message)
-    breakage = target.removeprefix(BROKEN)
-    return {
-        "program": "outlast.testing.broken.node",
-        "environment": {"OUTLAST_BROKEN": breakage},
-        "label": f"a broken cluster on purpose ({breakage}): {BREAKAGES[breakage].breaks}",
-    }
 
 
 def _run(
@@ -181,6 +166,11 @@ def _run(
         prepared.show = stack.enter_context(DrillScreen(seed)).show
         stack.enter_context(terminable())
         found = run_in_thread(prepared)
+    return tell(found, report, json=json)
+
+
+def tell(found: "Report", report: str | None, *, json: bool) -> int:
+    """Print a report, write its page, and return the exit code of its verdict."""
     print(json_text.dumps(found.as_json(), default=str) if json else found)
     if report is not None:
         write_report(found, report)

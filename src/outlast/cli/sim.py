@@ -54,9 +54,9 @@ def sim(
     from outlast.kernel import ConfigError
     from outlast.testing.campaign import Settings, origin_of
 
-    steps = _steps(only, seed)
+    steps = steps_of(only, seed)
     if trace is not None:
-        _writable(trace)
+        writable_trace(trace)
     for name in ("seed", "first"):
         given = {"seed": seed, "first": first}[name]
         if given is not None and given < 0:
@@ -77,7 +77,30 @@ def sim(
         sometimes=sometimes / 100,
         hang_seconds=hang_seconds,
     )
-    reports = _run_all(origin, settings, own_first=first is None and not single, json=json)
+    own_first = first is None and not single
+    return run_origin(origin, settings, trace=trace, seed=seed, own_first=own_first, json=json)
+
+
+def run_origin(
+    origin: "Origin",
+    settings: "Settings",
+    *,
+    trace: str | None,
+    seed: int | None,
+    own_first: bool,
+    json: bool,
+) -> int:
+    """Run a campaign of each test that ``origin`` gives, tell of it, and return the exit code.
+
+    Args:
+        origin: Of the tests.
+        settings: Of each campaign.
+        trace: File for the trace of ``seed``, or of the first seed that fails.
+        seed: The only one, if there is only one.
+        own_first: Whether each test begins with its own first seed.
+        json: Whether to print JSON.
+    """
+    reports = _run_all(origin, settings, own_first=own_first, json=json)
     if trace is not None:
         _write_trace(origin, settings, reports, trace, seed)
     if json:
@@ -114,11 +137,12 @@ def _run_all(
             if not json and campaign.report.seeds:
                 print(f"{campaign.report}\n(interrupted)", flush=True)
             raise
-        if not json:
-            print(f"\n{report}" if number else report, flush=True)
-        if report.escape is not None:
-            say(report.escape.error.removeprefix("EscapeError: "))
         reports.append(report)
+        if report.escape is not None:
+            said = report.escape.error.removeprefix("EscapeError: ")
+            say(f"{said} ({report.name}, seed {report.escape.seed})")
+        elif not json:
+            print(f"\n{report}" if number else report, flush=True)
     return reports
 
 
@@ -126,7 +150,7 @@ def _first(runnable: "Runnable") -> int:
     return int(getattr(runnable, "first", 1))
 
 
-def _steps(only: str | None, seed: int | None) -> frozenset[int] | None:
+def steps_of(only: str | None, seed: int | None) -> frozenset[int] | None:
     """Read ``--only 3,7`` or ``--only none``."""
     from outlast.kernel import ConfigError
 
@@ -144,7 +168,7 @@ def _steps(only: str | None, seed: int | None) -> frozenset[int] | None:
     return frozenset(map(int, words))
 
 
-def _writable(trace: str) -> None:
+def writable_trace(trace: str) -> None:
     """Refuse before the campaign a trace that could not be written after it."""
     from outlast.kernel import ConfigError
 

@@ -89,8 +89,8 @@ class DrillRun:
                 raise ConfigError(message)
         self._plan = tuple(
             planned
-            for number, planned in enumerate(schedule.plan(self._parsed, self.seconds, self.seed))
-            if self.only is None or number in self.only
+            for planned in schedule.plan(self._parsed, self.seconds, self.seed)
+            if self.only is None or planned.number in self.only
         )
         self._running = by_name(
             [

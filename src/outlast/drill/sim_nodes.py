@@ -29,11 +29,15 @@ from outlast.kernel import (
 )
 from outlast.protect import deadline
 from outlast.state import load_machine
+from outlast.testing.broken.breakage import find_breakage
+from outlast.testing.broken.node import DEFAULT, VARIABLE
 
 PORT = 7400
 """Where every node of a simulated drill listens, each on an address of its own."""
 DATA = "/data"
 """The data directory of every node, on the simulated disk of its host."""
+BROKEN_NODE = "outlast.testing.broken.node"
+"""The program of nodes that are broken on purpose."""
 _LINE_MAX = 256
 
 
@@ -83,6 +87,8 @@ class SimCluster:
     addresses: dict[NodeId, str] = field(default_factory=dict)
     cluster: ClusterId | None = None
     _machine: Any = None
+    _broken: list[tuple[Any, str, Any]] = field(default_factory=list)
+    _forgets: bool = False
     _watch: Client[Any] | None = None
 
     @property
@@ -101,7 +107,9 @@ class SimCluster:
         Raises:
             ConfigError: Definite. The nodes are to be run by another program.
         """
-        if self.nodes.program != "outlast":
+        if self.nodes.program == BROKEN_NODE:
+            self._break(self.nodes.environment.get(VARIABLE) or DEFAULT)
+        elif self.nodes.program != "outlast":
             message = (
                 f"{self.nodes.program}: a program of its own cannot be simulated;"
                 " leave --world sim out"
@@ -111,10 +119,23 @@ class SimCluster:
         self.addresses = {NodeId(name): at for name, at in addresses.items()}
         self.cluster = draw_cluster_id(prng)
 
+    def _break(self, name: str) -> None:
+        """Break a promise of our own nodes on purpose, until the lab is closed."""
+
+        def patch(owner: Any, attribute: str, value: Any) -> None:
+            self._broken.append((owner, attribute, getattr(owner, attribute)))
+            setattr(owner, attribute, value)
+
+        self._forgets = name == DEFAULT
+        find_breakage(name).apply(patch)
+
     async def run(self, node: str) -> None:
         """Make the node a founding member at its first start, and run it until it fails."""
         world, name = current_world(), NodeId(node)
         cluster = self.cluster or ClusterId("")
+        if self._forgets:
+            disk: Any = world.storage
+            disk.sync_is_noop = True
         if load_identity(world.storage, DATA) is None:
             init_node(world.storage, DATA, name, self.addresses, cluster=cluster)
         settings = NodeSettings(
@@ -154,9 +175,11 @@ class SimCluster:
         return (InvariantReport("all replicas hold the same state", not problems, detail),)
 
     async def close(self) -> None:
-        """Close the connections that asked."""
+        """Close the connections that asked, and mend what was broken on purpose."""
         if self._watch is not None:
             await self._watch.close()
+        while self._broken:
+            setattr(*self._broken.pop())
 
 
 @dataclass(slots=True)

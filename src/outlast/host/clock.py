@@ -5,6 +5,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import cache
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -30,6 +31,15 @@ def _running_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
+@cache
+def _boot_id() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read(64).strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
 class HostClock:
     """Reads the system clocks. Safe to use from any thread."""
 
@@ -37,6 +47,10 @@ class HostClock:
 
     monotonic_ns = staticmethod(time.monotonic_ns)
     wall_ns = staticmethod(time.time_ns)
+
+    def boot_id(self) -> str:
+        """Return the kernel's own id of this start of the machine, empty where it has none."""
+        return _boot_id()
 
 
 class HostTimers:

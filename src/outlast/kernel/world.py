@@ -27,6 +27,14 @@ class Clock(Protocol):
         """Return nanoseconds since 1970-01-01 UTC; may jump either way."""
         ...
 
+    def boot_id(self) -> str:
+        """Return what identifies this start of the machine; empty where nothing tells.
+
+        Another one means that the power went or the machine was restarted: what had been
+        written without a sync may be of any age.
+        """
+        ...
+
 
 class TimerHandle(Protocol):
     """A callback that has been scheduled."""

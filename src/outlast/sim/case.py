@@ -167,7 +167,9 @@ class Case:
         for seed in range(first, first + count):
             outcome = self.run(seed, args=args, kwargs=kwargs, options=options)
             if outcome.error is not None:
-                again = functools.partial(self.run, seed, args=args, kwargs=kwargs, options=options)
+                again = functools.partial(
+                    self.run, seed, args=args, kwargs=kwargs, options=options
+                )
                 explain(self, outcome, again)
                 raise outcome.error
             felt = felt or outcome.felt
@@ -214,9 +216,9 @@ def explain(case: Case, outcome: Outcome, again: Callable[..., Outcome]) -> None
         f"or: outlast sim {case.file}:{case.name} --seed {outcome.seed}",
     ]
     if case.options.faults:
-        injected = outcome.faults[-_FAULTS_TOLD:] or ["none"]
         drawn = ", ".join(f"{name} {value}" for name, value in outcome.options.items())
-        notes += [f"drawn: {drawn}", "injected:", *(f"  {fault}" for fault in injected)]
+        injected = [f"  {fault}" for fault in outcome.faults[-_FAULTS_TOLD:]]
+        notes += [f"drawn: {drawn}", "injected:", *(injected or ["  nothing"])]
     if lines:
         notes += ["the last events:", *(f"  {line}" for line in lines[-_TAIL:])]
     if second.digest != outcome.digest:
@@ -252,11 +254,11 @@ def _unrepeatable(before: list[str], again: Callable[..., Outcome]) -> list[str]
 
 
 @overload
-def test(function: Coro, /) -> Callable[..., None]: ...
+def simulated(function: Coro, /) -> Callable[..., None]: ...
 
 
 @overload
-def test(
+def simulated(
     *,
     seeds: int = 200,
     faults: str | Iterable[str] = (),
@@ -267,7 +269,7 @@ def test(
 ) -> Callable[[Coro], Callable[..., None]]: ...
 
 
-def test(
+def simulated(
     function: Coro | None = None,
     /,
     *,
@@ -312,7 +314,9 @@ def test(
     )
 
 
-test.__test__ = False  # type: ignore[attr-defined]  # for pytest, which knows tests by their name
+test = simulated
+simulated.__name__ = simulated.__qualname__ = "test"
+simulated.__test__ = False  # type: ignore[attr-defined]  # for pytest, which knows tests by name
 
 
 def _decorate(

@@ -8,6 +8,7 @@ _NS = 1_000_000_000
 _READS_MAX = 2_000
 """So often may one callback read a clock before the reading itself takes time."""
 _READ_NS = 1_000
+_PID = 1_000
 
 
 class SimSource:
@@ -48,8 +49,16 @@ class SimSource:
         return self._draws.bytes(count)
 
     def seed(self) -> int:
-        """Return the seed of ``random``."""
-        return self._sim.seed
+        """Return a seed for ``random``, another one each time."""
+        return self._draws.bits64()
+
+    def pid(self) -> int:
+        """Return a process id: another one for each life of a host."""
+        return _PID + self._sim.life.number
+
+    def hostname(self) -> str:
+        """Return the name of the host that runs now."""
+        return self._sim.here.name
 
     def signals(self) -> dict[int, Any]:
         """Return the signal handlers of the program that runs now."""

@@ -243,7 +243,7 @@ class UdpTransport(asyncio.DatagramTransport):
 
     def close(self) -> None:
         """Let go of the port."""
-        if not self._closing:
+        if not self._closing and not self._loop.is_closed():
             self._closing = True
             self._udp.close()
             self._loop.call_soon(self._lost, None, context=self._udp.context)

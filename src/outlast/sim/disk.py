@@ -46,6 +46,11 @@ class SimFile:
         inode.handles += 1
 
     @property
+    def crashed(self) -> bool:
+        """Whether its host has crashed since it was opened."""
+        return self._epoch != self._disk.epoch
+
+    @property
     def ended(self) -> bool:
         """Whether it is closed, or its host has crashed since it was opened."""
         return self._closed or self._epoch != self._disk.epoch

@@ -30,9 +30,14 @@ from outlast.sim.rawfile import FIRST, Description, SimRaw, flags_of, layers
 __all__ = ["installed", "patch_files", "set_disk_of"]
 
 _NEVER_SIMULATED: Final = ("/dev/", "/proc/", "/sys/")
+"""Beside ``__pycache__``: an import writes there once per machine, not once per run."""
 _TMPFILE: Final = getattr(os, "O_TMPFILE", 0)
-_CAPTURED: Final = (("bz2", "_builtin_open"), ("tarfile", "bltn_open"))
-"""Names under which modules of the standard library keep ``open`` by value."""
+_CAPTURED: Final = (
+    ("bz2", "", "_builtin_open"),
+    ("tarfile", "", "bltn_open"),
+    ("glob", "_StringGlobber", "scandir"),  # from Python 3.13 on
+)
+"""Modules or classes of the standard library that keep a function by value, and its name there."""
 
 _DEFAULTS: Final = (("tempfile", "_TemporaryFileCloser"),)
 """Classes of the standard library that keep functions of ``os`` as default arguments."""
@@ -72,7 +77,8 @@ def patch_files(*roots: str, disk_of: DiskOf | None = None) -> Iterator[None]:
         roots: The directories that are simulated; they exist, and show nothing of the real
             ones. By default everything is: what a program writes, makes, renames or removes,
             it does so on its simulated disk only; what it has not touched is read from the
-            real file system. ``/dev``, ``/proc`` and ``/sys`` are always real.
+            real file system. ``/dev``, ``/proc``, ``/sys`` and ``__pycache__`` are always
+            real.
         disk_of: Returns the disk of the host that runs now, ``None`` where files are real; by
             default that of the simulation.
 
@@ -92,8 +98,8 @@ def patch_files(*roots: str, disk_of: DiskOf | None = None) -> Iterator[None]:
         patch.install()
         yield
     finally:
-        patch.uninstall()
         _active.clear()
+        patch.uninstall()
 
 
 _MMAP: Final = mmap.mmap
@@ -146,7 +152,7 @@ class Patch:
         if dir_fd is not None:
             text = os.path.join(self.description(dir_fd).path, text)
         text = os.path.abspath(text)
-        if text.startswith(_NEVER_SIMULATED):
+        if text.startswith(_NEVER_SIMULATED) or "/__pycache__" in text:
             return None
         if self.roots and not any(f"{text}/".startswith(f"{root}/") for root in self.roots):
             return None
@@ -206,7 +212,7 @@ class Patch:
             shown = "rb" if letters == {"r"} else "wb" if letters == {"w"} else "rb+"
         elif "+" in letters:
             shown += "+"
-        return SimRaw(number, description, self.close, name=name, mode=shown)
+        return SimRaw(number, description, name=name, mode=shown)
 
     def open(  # noqa: PLR0917 - as the original
         self, file: Any, mode: str = "r", buffering: int = -1, encoding: str | None = None,
@@ -261,9 +267,7 @@ class Patch:
 
     def close(self, number: int) -> None:
         """Close a simulated descriptor."""
-        description = self.description(number)
-        del description.disk.descriptors[number]
-        description.close()
+        self.description(number).let_go(number)
 
     # --- installing ----------------------------------------------------------------------------
 
@@ -278,10 +282,13 @@ class Patch:
             if original is not None:
                 self._set(owner, name, function)
                 replaced.append((original, function))
-        for module_name, name in _CAPTURED:
-            captor = sys.modules.get(module_name)
-            if captor is not None and getattr(captor, name, None) is RealFiles.open:
-                self._set(captor, name, self.open)
+        for module_name, class_name, name in _CAPTURED:
+            owner = sys.modules.get(module_name)
+            owner = getattr(owner, class_name, None) if class_name else owner
+            kept = getattr(owner, name, None)
+            for original, function in replaced:
+                if kept is original:
+                    self._set(owner, name, function)
         self._replace_defaults(replaced)
         for known in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks,
                       os.supports_effective_ids):  # fmt: skip
@@ -322,7 +329,8 @@ class Patch:
         return table
 
     def _set(self, owner: Any, name: str, value: Any) -> None:
-        self._undo.append((owner, name, getattr(owner, name)))
+        original = vars(owner)[name] if isinstance(owner, type) else getattr(owner, name)
+        self._undo.append((owner, name, original))
         setattr(owner, name, value)
 
     def uninstall(self) -> None:

@@ -2,23 +2,20 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
-from types import TracebackType
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from typing import Any
 
 from outlast.kernel import (
     ConfigError,
     DeadlineError,
-    Fault,
-    Prng,
     World,
     use_world,
 )
-from outlast.sim.core.plan import Cut, Plan, read_faults
-from outlast.sim.dns import DnsFault, DnsKind
+from outlast.sim.core.plan import Plan, read_faults
+from outlast.sim.hands import Hands
 from outlast.sim.hosts import Host, Life, Main
 from outlast.sim.levers import Levers
-from outlast.sim.nemesis import BY_HAND, Budget, Injected, Nemesis
+from outlast.sim.nemesis import Budget, Injected, Nemesis
 from outlast.sim.recorder import Recorder
 from outlast.sim.simulation import TEST, Simulation
 from outlast.sim.world import make_world
@@ -30,36 +27,6 @@ _UNKNOWN_SECONDS = 5.0
 _STOP_SECONDS = 30.0
 _EPHEMERAL = 32_768
 _HAND = 0
-_EVENTS_MAX = 10_000
-
-Names = str | Iterable[str]
-
-
-class Undo:
-    """Something that was broken by hand. Call :meth:`undo`, or use it in a ``with`` statement."""
-
-    __slots__ = ("_lease", "_levers")
-
-    def __init__(self, levers: Levers, lease: int) -> None:
-        self._levers = levers
-        self._lease = lease
-
-    def undo(self) -> None:
-        """Let it be whole again; nothing happens if it is."""
-        self._levers.lift(self._lease)
-
-    def __enter__(self) -> "Undo":
-        """Leave it broken until the block ends."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Undo it."""
-        self.undo()
 
 
 class _Healing:
@@ -74,7 +41,7 @@ class _Healing:
         return self._wait().__await__()
 
 
-class Lab:
+class Lab(Hands):
     """Simulated hosts around the test, and what can happen to them.
 
     The test's own code runs on a host called ``test``, which no fault stops. Methods that break
@@ -100,21 +67,19 @@ class Lab:
         budget: Budget = "minority",
         only: frozenset[int] | None = None,
     ) -> None:
-        self.sim = sim
-        self.prng = Prng(sim.seed ^ 0x6C61625F)
+        super().__init__(sim, Levers(sim))
         self.roles: Callable[[], Mapping[str, str]] | None = None
         self.exits: list[tuple[str, str]] = []
         self.started_ns = -1
         self.healed_ns = -1
         self.cause: BaseException | None = None
-        self._levers = Levers(sim)
         self._nemesis = Nemesis(
             self._levers, plan, roles=self._known_roles, budget=budget, only=only
         )
         self._worlds: dict[int, World] = {}
         self._may_exit: dict[str, bool] = {}
         self._supervised: dict[str, bool] = {}
-        self._stopping: dict[str, None] = {}
+        self._stopping: dict[str, bool] = {}
         self._disk_errors: dict[str, int] = {}
         self._gone: dict[str, str] = {}
         sim.on_life = self._born
@@ -132,11 +97,6 @@ class Lab:
     def seed(self) -> int:
         """The seed of this run."""
         return self.sim.seed
-
-    @property
-    def hosts(self) -> dict[str, Host]:
-        """The hosts by name, in order of creation, without the test's own."""
-        return {name: self.sim.hosts[name] for name in self._levers.programs()}
 
     @property
     def events(self) -> list[Injected]:
@@ -207,7 +167,8 @@ class Lab:
         Raises:
             ConfigError: Definite. The name is taken, or ``main`` is not callable.
         """
-        if not callable(main):
+        given: object = main
+        if not callable(given):
             message = f"host {name!r}: main is {main!r}; give a coroutine function, not called yet"
             raise ConfigError(message)
         host = self.sim.add_host(name)
@@ -287,7 +248,7 @@ class Lab:
         elif number == signal.SIGCONT:
             self._levers.resume(name)
         elif number in _ENDING:
-            self._stopping[name] = None
+            self._stopping[name] = True
             if number == signal.SIGKILL or not callable(handler):
                 if handler != signal.SIG_IGN or number == signal.SIGKILL:
                     self._levers.take_down(name, _HAND)
@@ -296,7 +257,7 @@ class Lab:
         elif callable(handler):
             self.sim.at_host(self.sim.moment_ns, life, handler, int(number), None)
 
-    async def stop(self, host: str | Host, *, timeout: float = _STOP_SECONDS) -> None:  # noqa: ASYNC109
+    async def stop(self, host: str | Host, *, timeout: float = _STOP_SECONDS) -> None:
         """Ask a program to end, as SIGTERM does, and wait until it has.
 
         Args:
@@ -312,126 +273,7 @@ class Lab:
             await self.sleep(0.001)
         self._levers.take_down(name, _HAND)
 
-    # --- breaking by hand ----------------------------------------------------------------------
-
-    def cut(self, a: Names, b: Names | None = None, *, one_way: bool = False) -> Undo:
-        """Let nothing pass between hosts. What is sent waits, as on a network without a route.
-
-        Args:
-            a: One host or several.
-            b: The others; left out: all other hosts, the test's own among them.
-            one_way: Whether only the way from ``a`` to ``b`` is cut.
-        """
-        ways = self._ways(a, b, one_way=one_way)
-        lease = self._levers.lease()
-        self._by_hand("cut", *_flat(a), *_flat(b or ()))
-        self._levers.cut(lease, ways)
-        return Undo(self._levers, lease)
-
-    def slow(
-        self,
-        a: Names,
-        b: Names | None = None,
-        *,
-        delay: float = 0.0,
-        jitter: float = 0.0,
-        loss: float = 0.0,
-        bytes_per_second: int = 0,
-        drop: bool = False,
-        reset: bool = False,
-        one_way: bool = False,
-    ) -> Undo:
-        """Let what is sent between hosts arrive late, or not at all.
-
-        Args:
-            a: One host or several.
-            b: The others; left out: all other hosts.
-            delay: Added to the way of each segment, in seconds.
-            jitter: Widest random addition to it, in seconds.
-            loss: Share of segments that are lost and sent again; of datagrams, that are lost.
-            bytes_per_second: How much passes; 0: no limit.
-            drop: Whether what is sent vanishes while its connection stays, half-open.
-            reset: Whether connections that send are broken.
-            one_way: Whether only the way from ``a`` to ``b`` is slow.
-        """
-        values = (
-            ("delay_ns", round(delay * _NS)),
-            ("jitter_ns", round(jitter * _NS)),
-            ("loss_ppm", round(loss * 1_000_000)),
-            ("bytes_per_second", bytes_per_second),
-            ("drop", int(drop)),
-            ("reset", int(reset)),
-        )
-        lease = self._levers.lease()
-        self._by_hand("slow", *_flat(a), *_flat(b or ()))
-        ways = self._ways(a, b, one_way=one_way)
-        self._levers.weather(lease, ways, [item for item in values if item[1]])
-        return Undo(self._levers, lease)
-
-    def disk(self, host: str | Host, fault: str) -> Undo:
-        """Let the disk of a host fail: ``eio``, ``full``, ``slow``, ``readonly`` or ``rot``.
-
-        Rot flips one durable bit and is not undone.
-        """
-        name = self._program(host)
-        read_faults(f"disk:{fault}")
-        lease = self._levers.lease()
-        self._by_hand(f"disk:{fault}", name)
-        self._levers.disk(lease, name, fault, self.prng.fork())
-        return Undo(self._levers, lease)
-
-    def dns(
-        self, fault: DnsKind, *, host: str | Host | None = None, name: str = "", wrong: str = ""
-    ) -> Undo:
-        """Let look-ups of names fail: ``nxdomain``, ``timeout``, ``wrong`` or ``delay``.
-
-        Args:
-            fault: Which.
-            host: Who asks; left out: everybody.
-            name: The name that is hit; left out: every name.
-            wrong: The host whose address ``wrong`` gives out; left out: drawn.
-
-        Raises:
-            ConfigError: Definite. There is no such fault or host.
-        """
-        askers = tuple(self.sim.hosts) if host is None else (self._host(host).name,)
-        address = self._host(wrong).address if wrong else ""
-        made = DnsFault(fault, name=name, address=address)
-        lease = self._levers.lease()
-        self._by_hand(f"dns:{fault}", *askers)
-        for asker in askers:
-            self._levers.dns(lease, asker, made)
-        return Undo(self._levers, lease)
-
-    def clock(
-        self, host: str | Host, *, skew: float = 0.0, jump: float = 0.0, drift_ppm: int = 0
-    ) -> Undo:
-        """Change the clocks of a host.
-
-        Args:
-            host: Whose.
-            skew: How far its wall clock is ahead, in seconds, until this is undone.
-            jump: How far its wall clock jumps, in seconds, for good.
-            drift_ppm: How much too fast both clocks run, in parts per million.
-        """
-        name = self._host(host).name
-        lease = self._levers.lease()
-        self._by_hand("clock", name)
-        if jump:
-            self.sim.hosts[name].clock.jump(round(jump * _NS))
-        if skew:
-            self._levers.skew(lease, name, round(skew * _NS))
-        if drift_ppm:
-            self._levers.drift(lease, name, drift_ppm)
-        return Undo(self._levers, lease)
-
-    def burden(self, host: str | Host, *, step: float) -> Undo:
-        """Let each callback of a host take ``step`` seconds longer."""
-        lease = self._levers.lease()
-        name = self._program(host)
-        self._by_hand("slow", name)
-        self._levers.slow(lease, name, round(step * _NS))
-        return Undo(self._levers, lease)
+    # --- faults by name -------------------------------------------------------------------------
 
     def inject(self, fault: str, *, lasts: float = 1.0) -> Injected | None:
         """Inject a fault by name now, such as ``partition:halves@api``.
@@ -526,13 +368,14 @@ class Lab:
         life.context.run(use_world, world)
         self._disk_errors[life.host.name] = _errors(life.host)
         self._gone.pop(life.host.name, None)
+        self._stopping.pop(life.host.name, None)
 
     def _exited(self, host: Host, why: str, error: BaseException | None) -> None:
         """A program has ended by itself."""
         name = host.name
         self.exits.append((name, why))
         self._gone[name] = why
-        if self._stopping.pop(name, None) is not None or self._may_exit.get(name):
+        if self._stopping.pop(name, False) or self._may_exit.get(name):
             return
         broken = isinstance(error, OSError) and _errors(host) > self._disk_errors[name]
         if self._supervised.get(name) or broken:
@@ -547,56 +390,15 @@ class Lab:
                 " (lab.host(…, restart=True) if a supervisor would start it again)"
             )
 
+    def _known_roles(self) -> dict[str, str] | None:
+        return None if self.roles is None else dict(self.roles())
+
     def _start_again(self, host: Host) -> None:
         if host.life is None and not self._levers.is_down(host.name):
             self.sim.start(host)
 
-    # --- names ---------------------------------------------------------------------------------
-
-    def _known_roles(self) -> dict[str, str] | None:
-        return None if self.roles is None else dict(self.roles())
-
-    def _host(self, host: str | Host) -> Host:
-        name = host.name if isinstance(host, Host) else host
-        found = self.sim.hosts.get(name)
-        if found is None:
-            message = f"no host {name!r}; there are {', '.join(self.sim.hosts)}"
-            raise ConfigError(message)
-        return found
-
-    def _program(self, host: str | Host) -> str:
-        name = self._host(host).name
-        if name == TEST:
-            message = "host 'test' runs the test itself; it cannot be stopped or broken"
-            raise ConfigError(message)
-        return name
-
-    def _programs(self, hosts: tuple[str | Host, ...]) -> list[str]:
-        if not hosts:
-            message = f"which host? There are {', '.join(self.hosts) or 'none'}"
-            raise ConfigError(message)
-        return [self._program(host) for host in hosts]
-
-    def _ways(self, a: Names, b: Names | None, *, one_way: bool) -> tuple[Cut, ...]:
-        left = [self._host(name).name for name in _flat(a)]
-        if b is None:
-            right = [name for name in self.sim.hosts if name not in left]
-        else:
-            right = [self._host(name).name for name in _flat(b)]
-        ways = [(x, y) for x in left for y in right if x != y]
-        return tuple(ways if one_way else ways + [(y, x) for x, y in ways])
-
-    def _by_hand(self, what: str, *hosts: str) -> None:
-        self.sim.note("by-hand", what, *hosts)
-        if len(self.events) < _EVENTS_MAX:
-            self.events.append(Injected(BY_HAND, what, hosts, self.now, None, {"by hand": 1}))
-
 
 _ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGKILL})
-
-
-def _flat(names: Names) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _errors(host: Host) -> int:
@@ -607,6 +409,3 @@ def _errors(host: Host) -> int:
 def _wake(future: "asyncio.Future[None]") -> None:
     if not future.done():
         future.set_result(None)
-
-
-__all__ = ["Fault", "Lab", "Undo"]

@@ -12,8 +12,11 @@ Python 3.4; what we rely on is named in this file alone.
 
 import asyncio
 import gc
+import io
+import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import redirect_stderr, redirect_stdout
 from contextvars import Context
 from heapq import heapify, heappop, heappush
 from typing import Any, NoReturn
@@ -31,6 +34,8 @@ _PURGE_MIN = 200
 _SAME_INSTANT_MAX = 5_000
 """So many callbacks at one instant look like a program that waits for time in a busy loop."""
 _SPIN_NS = 1_000
+_READS_MAX = 5_000
+"""So often may one callback ask for the time before the asking itself takes time."""
 _STEPS_MAX = 2_000_000_000
 _COLLECT_EVERY = 500_000
 _EXECUTOR_NS = (5_000, 60_000)
@@ -93,6 +98,7 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
         self._timers: list[tuple[int, int, SimHandle | SimTimer]] = []
         self._serial = 0
         self._cancelled = 0
+        self._reads = 0
         self._limit_ns = int(limit * _NS)
         self._draws = self.sim.prng.fork()
         self._executors: dict[int, int] = {}
@@ -104,6 +110,9 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
     def time(self) -> float:
         """Return the monotonic time of the host that runs now, in seconds."""
         sim = self.sim
+        self._reads += 1
+        if self._reads > _READS_MAX:  # it waits for time in a loop of its own
+            sim.spend(_SPIN_NS)
         life = LIFE.get(None) or self._test
         return life.host.clock.monotonic_ns(sim.now_ns + sim.ahead_ns) / _NS
 
@@ -189,7 +198,7 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
         collecting = gc.isenabled()
         gc.disable()  # a finaliser that runs at another moment would be another run
         try:
-            with ambient(self.source, self.sim.escaped), simulated_poll(self.sim.network):
+            with ambient(self.source, self.sim.escaped, self.sim.refused), simulated_poll(self.sim.network):
                 super().run_forever()
         finally:
             if collecting:
@@ -218,6 +227,7 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
                 host.backlog.append(handle)
                 continue
             sim.steps += 1
+            self._reads = 0
             sim.mix(sim.now_ns + life.number)
             try:
                 handle._run()
@@ -258,9 +268,17 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
         self.close()
 
     def _bury(self) -> None:
-        self.sim.bury()
-        gc.collect()
-        self.stop()
+        """Close what is left. Whatever it logs or prints, a killed program would not have."""
+        level = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)
+        nobody = io.StringIO()
+        try:
+            with redirect_stdout(nobody), redirect_stderr(nobody):
+                self.sim.bury()
+                gc.collect()
+        finally:
+            logging.disable(level)
+            self.stop()
 
     def _spin(self) -> None:
         """Let a little time pass for a program that waits for time without letting any pass."""

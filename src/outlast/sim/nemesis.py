@@ -157,9 +157,7 @@ class Nemesis:
         chosen = self.plan.chosen if self.plan is not None and self.started else ()
         hosts, roles = self.levers.programs(), self._roles()
         named = [fault for fault in chosen if str(fault) not in self._aimed]
-        return tuple(
-            str(fault) for fault in named if not victims_of(fault, hosts, roles, Prng(0))
-        )
+        return tuple(str(fault) for fault in named if not victims_of(fault, hosts, roles, Prng(0)))
 
     # --- injecting -----------------------------------------------------------------------------
 
@@ -326,9 +324,7 @@ class Nemesis:
         network = self.sim.network
         tallies = [network.way(source, target).tally for source, target in ways]
         measure = _difference(lambda: _sum(tallies))
-        return lambda: {
-            what: count for what, count in measure().items() if what not in _ROUTINE
-        }
+        return lambda: {what: count for what, count in measure().items() if what not in _ROUTINE}
 
 
 _ROUTINE = frozenset({"segments", "bytes", "datagrams", "lookups", "connects", "refused"})

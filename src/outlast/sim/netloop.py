@@ -265,11 +265,14 @@ class NetworkMethods(RawMethods):
             try:
                 protocol = protocol_factory()
                 if sslcontext is not None:
+                    waiter: asyncio.Future[None] = loop.create_future()
                     protocol = _TLS(
-                        loop, protocol, sslcontext, None, True,
+                        loop, protocol, sslcontext, waiter, True,
                         ssl_handshake_timeout=ssl_handshake_timeout,
                         ssl_shutdown_timeout=ssl_shutdown_timeout,
                     )  # fmt: skip
+                    transport = protocol._app_transport
+                    waiter.add_done_callback(lambda done: _shaken(done, transport))
             except Exception as error:
                 end.close()
                 loop.call_exception_handler(
@@ -394,6 +397,12 @@ class NetworkMethods(RawMethods):
             address[0], address[1], family=family, type=socket.SOCK_DGRAM, flags=flags
         )
         return rows[0][4]
+
+
+def _shaken(waiter: "asyncio.Future[None]", transport: asyncio.BaseTransport) -> None:
+    """A handshake has ended, be it well or badly."""
+    if waiter.cancelled() or waiter.exception() is not None:
+        transport.close()
 
 
 def _check_ssl(

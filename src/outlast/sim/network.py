@@ -74,6 +74,8 @@ class Network:
         kernel.listeners.clear()
         kernel.datagrams.clear()
         for end in tuple(kernel.ends):
+            if end.user is not None:
+                end.user.gone()
             if power:
                 end.lose_power()
             else:

@@ -3,7 +3,6 @@
 import errno
 import io
 import os
-from collections.abc import Callable
 from typing import Any, Final
 
 from outlast.sim.disk import SimDisk, SimFile
@@ -36,8 +35,13 @@ class Description:
             self.file = SimFile(disk, inode, path, writable=access != os.O_RDONLY)
 
     @property
-    def dead(self) -> bool:
-        """Whether the host has crashed since."""
+    def crashed(self) -> bool:
+        """Whether the host has crashed since it was opened."""
+        return self.file is not None and self.file.crashed
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is closed, or its host has crashed."""
         return self.file is not None and self.file.ended
 
     def inode(self, *, write: bool = False, read: bool = False) -> Inode:
@@ -95,8 +99,13 @@ class Description:
         """Cut or extend."""
         self.disk.truncate(self.inode(write=True), size)
 
-    def close(self) -> None:
-        """Close one descriptor of it."""
+    def let_go(self, number: int, *, quietly: bool = False) -> None:
+        """Close the descriptor ``number`` of it, which may be closed already if ``quietly``."""
+        if self.disk.descriptors.get(number) is not self:
+            if quietly:
+                return
+            fail(errno.EBADF)
+        del self.disk.descriptors[number]
         self.count -= 1
         if not self.count and self.file is not None:
             self.file.close()
@@ -107,15 +116,11 @@ class SimRaw(io.RawIOBase):
 
     name: Any
 
-    def __init__(
-        self, number: int, description: Description, close: Callable[[int], None], *,
-        name: Any, mode: str,
-    ) -> None:  # fmt: skip
+    def __init__(self, number: int, description: Description, *, name: Any, mode: str) -> None:
         self.name = name
         self.mode = mode
         self._number = number
         self._open = description
-        self._close = close
         self._closing = True
         self._dying = False
 
@@ -149,7 +154,7 @@ class SimRaw(io.RawIOBase):
     def write(self, data: Any) -> int:
         """Write ``data``."""
         description = self._check()
-        if self._dying and description.dead:
+        if self._dying and description.ended:
             return memoryview(data).nbytes  # collected after a crash: nobody is there to be told
         if not self.writable():
             message = "File not open for writing"
@@ -158,12 +163,16 @@ class SimRaw(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move the position."""
-        return self._check().seek(offset, whence)
+        description = self._check()
+        if self._dying and description.ended:
+            return description.position
+        return description.seek(offset, whence)
 
     def tell(self) -> int:
         """Return the position."""
         description = self._check()
-        description.inode()
+        if not self._dying:
+            description.inode()
         return description.position
 
     def truncate(self, size: int | None = None) -> int:
@@ -206,8 +215,8 @@ class SimRaw(io.RawIOBase):
         """Close."""
         if not self.closed:
             try:
-                if self._closing and not self._open.dead:
-                    self._close(self._number)
+                if self._closing and not self._open.crashed:
+                    self._open.let_go(self._number, quietly=self._dying)
             finally:
                 super().close()
 

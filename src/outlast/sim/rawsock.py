@@ -45,6 +45,9 @@ class RawUser:
         """Wake who waits to write."""
         _wake(self._writers)
 
+    def gone(self) -> None:
+        """The program has crashed: nobody waits."""
+
     async def wait(self, loop: asyncio.AbstractEventLoop, *, write: bool = False) -> None:
         """Wait until a call may succeed."""
         future: asyncio.Future[None] = loop.create_future()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from outlast.kernel import HistoryEvent, happened
+from outlast.kernel import HistoryEvent, HistoryType, happened
 
 _UNSAID = object()
 
@@ -66,18 +66,19 @@ class Recorder:
             value: With what.
         """
         process = self._take()
-        self._write(process, "invoke", f, key, value, None)
+        said = (process, f, key)
+        self._write("invoke", said, value)
         op = Op()
         try:
             yield op
         except BaseException as error:
             failed = isinstance(error, Exception) and happened(error) == "no"
-            self._write(process, "fail" if failed else "info", f, key, value, None)
+            self._write("fail" if failed else "info", said, value)
             if failed:
                 self._give_back(process)
             raise
         answer = value if op._value is _UNSAID else op._value
-        self._write(process, "ok", f, key, answer, op._result)
+        self._write("ok", said, answer, op._result)
         self._give_back(process)
 
     def _take(self) -> int:
@@ -89,5 +90,8 @@ class Recorder:
     def _give_back(self, process: int) -> None:
         self._free.append(process)
 
-    def _write(self, process: int, kind: Any, f: str, key: Any, value: Any, result: Any) -> None:
+    def _write(
+        self, kind: HistoryType, said: tuple[int, str, Any], value: Any, result: Any = None
+    ) -> None:
+        process, f, key = said
         self.events.append(HistoryEvent(process, kind, f, value, key, self._now_ns(), result))

@@ -17,7 +17,7 @@ from outlast.sim.escape import Escape
 from outlast.sim.files import patch_files, set_disk_of
 from outlast.sim.lab import Lab
 from outlast.sim.loop import SimLoop
-from outlast.sim.nemesis import Budget, Injected
+from outlast.sim.nemesis import BY_HAND, Budget, Injected
 
 T = TypeVar("T")
 
@@ -78,8 +78,8 @@ class Outcome:
 
     @property
     def felt(self) -> bool:
-        """Whether any fault was injected with evidence."""
-        return any(fault.felt for fault in self.faults)
+        """Whether any fault of the nemesis was injected with evidence."""
+        return any(fault.felt and fault.index != BY_HAND for fault in self.faults)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +153,7 @@ def _execute(
         outcome.value = loop.run_until_complete(main)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:
         outcome.error = error
     healed_ns = lab.healed_ns if lab.healed_ns >= 0 else sim.now_ns
     outcome.healed_seconds = max(healed_ns - max(lab.started_ns, 0), 0) / _NS
@@ -192,8 +192,7 @@ def _quiet() -> Iterator[None]:
     Programs that were killed have closed nothing; nobody needs to be warned of that.
     """
     hook = sys.unraisablehook
-    gc.collect()
-    gc.freeze()
+    gc.freeze()  # what was there before is none of our garbage, and costs time to look through
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         warnings.filterwarnings("ignore", message="coroutine .* was never awaited")

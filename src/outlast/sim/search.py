@@ -174,6 +174,15 @@ class _Search:
         if not self._stale:
             return
         self._stale = False
+        frozen = gc.get_freeze_count() > 0
+        gc.unfreeze()  # of what is frozen the collector knows no referrers
+        try:
+            self._search_all()
+        finally:
+            if frozen:
+                gc.freeze()
+
+    def _search_all(self) -> None:
         targets = {id(original.real): original for original in ORIGINALS.values()}
         generators = []
         classes = _family(random.Random)

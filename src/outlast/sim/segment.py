@@ -25,6 +25,9 @@ class User(Protocol):
     def writable(self) -> None:
         """There is room in the window again."""
 
+    def gone(self) -> None:
+        """The program has crashed; it is not told."""
+
 
 class Segment:
     """Something under way: bytes, the end of the stream, or a reset."""

@@ -128,6 +128,10 @@ class Simulation:
         if len(self.escapes) < _ESCAPES_MAX:
             self.escapes.append(escape)
 
+    def refused(self, escape: "Escape") -> None:
+        """Fail the run: a program may swallow the error that it gets instead."""
+        self.problem(str(escape))
+
     # --- hosts ---------------------------------------------------------------------------------
 
     @property
@@ -146,8 +150,9 @@ class Simulation:
 
     @property
     def here(self) -> Host:
-        """The host that runs now."""
-        return self.life.host
+        """The host that runs now: the test's own outside of any other, even when all is over."""
+        life = LIFE.get(None)
+        return self.hosts[TEST] if life is None else life.host
 
     def add_host(self, name: str) -> Host:
         """Add a host that is not started yet.
@@ -165,8 +170,11 @@ class Simulation:
         if len(self.hosts) >= _ADDRESSES_MAX:
             message = f"host {name!r}: there are {_ADDRESSES_MAX} hosts already"
             raise ConfigError(message)
-        disk = SimDisk(self.prng.fork(), lambda: self.moment_ns, self.spend)
+        disk = SimDisk(
+            self.prng.fork(), lambda: self.moment_ns, self.spend, floor_ns=lambda: self.now_ns
+        )
         host = Host(name, f"10.0.0.{len(self.hosts) + 1}", disk, self.prng.fork())
+        disk.wall_ns = lambda: host.clock.wall_ns(self.moment_ns)
         self.hosts[name] = host
         self._by_address[host.address] = host
         self.network.host_added(host)
@@ -202,10 +210,15 @@ class Simulation:
         return life
 
     def _begin(self, life: Life, main: Main) -> None:
-        coroutine = main()
+        try:
+            coroutine = main()
+        except Exception as error:
+            self.exited(life, f"{type(error).__name__}: {error}", error)
+            return
         made: object = coroutine
         if not asyncio.iscoroutine(made):
-            self.problem(f"{life.host.name}: its program {main!r} is no coroutine function")
+            why = f"its program {main!r} is no coroutine function"
+            self.exited(life, why, ConfigError(f"{life.host.name}: {why}"))
             return
         life.main = self.loop.create_task(coroutine, name=f"{life.host.name} main")
         life.main.add_done_callback(lambda task: self._ended(life, task))

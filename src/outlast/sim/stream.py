@@ -85,7 +85,9 @@ class StreamTransport(transports._FlowControlMixin, asyncio.Transport):
         return f"<StreamTransport {state} {self._end.local} to {self._end.remote}>"
 
     def _soon(self, callback: Callable[..., Any], *args: Any) -> None:
-        self._loop.call_soon(callback, *args, context=self._context)
+        loop = self._loop
+        if not loop.is_closed():  # what a program does when it is thrown away has no effect
+            loop.call_soon(callback, *args, context=self._context)
 
     # --- protocol ------------------------------------------------------------------------------
 
@@ -281,8 +283,8 @@ class StreamTransport(transports._FlowControlMixin, asyncio.Transport):
     # --- end -----------------------------------------------------------------------------------
 
     def is_closing(self) -> bool:
-        """Tell whether it is closed or closing, or its host has crashed."""
-        return self._closing or not self._end.life.alive
+        """Tell whether it is closed or closing, its host has crashed, or the run is over."""
+        return self._closing or not self._end.life.alive or self._loop.is_closed()
 
     def close(self) -> None:
         """Send what waits, then finish."""
@@ -297,6 +299,12 @@ class StreamTransport(transports._FlowControlMixin, asyncio.Transport):
     def abort(self) -> None:
         """Close without sending what waits."""
         self._force_close(None)
+
+    def gone(self) -> None:
+        """The program has crashed; what is left of TLS must not complain that it is open."""
+        secured = getattr(self._protocol, "_app_transport", None)
+        if secured is not None:
+            secured._closed = True
 
     def _force_close(self, error: BaseException | None) -> None:
         if self._conn_lost:

@@ -318,7 +318,7 @@ class End:
             if queue:
                 self.mute = True
                 peer.kernel.mute[self] = None
-                self._hold(now_ns - 1)
+                self._hold(-1)
             return
         answer = False
         while queue and queue[0].due_ns <= now_ns:
@@ -358,7 +358,8 @@ class End:
         if self.closed:
             return
         self.closed = True
-        unread, self.unread = self.unread, 0
+        unread = bool(self.unread) or self.peer.has_arrived()
+        self.unread = 0
         self.arrived.clear()
         self.user = None
         if self.error is None:
@@ -392,6 +393,11 @@ class End:
             self.handle = None
             if self.queue and self.queue[0].due_ns < HELD:
                 self._schedule(self.queue[0].due_ns)
+
+    def has_arrived(self) -> bool:
+        """Whether bytes that it sent wait for the other program to have time."""
+        queue = self.queue
+        return bool(queue) and queue[0].kind == DATA and queue[0].due_ns <= self.sim.now_ns
 
     def _settle(self) -> None:
         """Forget an end that is closed and has nothing under way."""

@@ -40,6 +40,10 @@ class SimClock:
         """Return the host's wall time, which drifts and jumps."""
         return self._host.clock.wall_ns(self._sim.moment_ns)
 
+    def boot_id(self) -> str:
+        """Return an id that changes when the host loses its power."""
+        return f"{self._host.name}-{self._host.disk.tally.power_cuts}"
+
 
 class SimTimers:
     """Timers of the simulated loop."""

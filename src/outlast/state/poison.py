@@ -2,22 +2,27 @@
 
 Before an entry is applied its index is written to a small file, and taken back when a slice of
 entries is done. The write is not made durable: it has to outlive the process, not the machine.
+So what lies there is only believed while the machine has not been started anew: after a power
+cut the file may be of any age, and say that an entry was under way which ended long before.
 A start that finds an index there counts one more death at it. An entry that killed the process
 that often is not applied again; the replica waits for the others to agree to skip it. The
 counts of several entries are kept, as a start replays all of them again.
 """
 
 import struct
+from hashlib import sha256
 
 from outlast.kernel import File, World
 
 _INDEX = struct.Struct("<Q")
 _SUSPECT = struct.Struct("<QQ")
 _SUSPECTS_MAX = 16
+_BOOT = struct.Struct("<Q")
+_BOOT_AT = _INDEX.size + _SUSPECTS_MAX * _SUSPECT.size
 
 
 class ApplyMarker:
-    """The file ``applying``: the index under way, then each suspected index with its deaths.
+    """The file ``applying``: the index under way, suspected indices with deaths, the boot.
 
     Attributes:
         suspects: Deaths by index; the one that was last found comes first.
@@ -26,14 +31,20 @@ class ApplyMarker:
     def __init__(self, world: World, directory: str) -> None:
         world.storage.makedirs(directory)
         self._file: File = world.storage.open(f"{directory}/applying", create=True)
-        data = self._file.pread(_INDEX.size + _SUSPECTS_MAX * _SUSPECT.size, 0)
+        data = self._file.pread(_BOOT_AT + _BOOT.size, 0)
+        boot = _boot(world.clock.boot_id())
+        if len(data) == _BOOT_AT + _BOOT.size and _BOOT.unpack_from(data, _BOOT_AT)[0] != boot:
+            data = b""
         under_way = _INDEX.unpack_from(data)[0] if len(data) >= _INDEX.size else 0
-        pairs = data[_INDEX.size :]
+        pairs = data[_INDEX.size : _BOOT_AT]
         whole = len(pairs) // _SUSPECT.size * _SUSPECT.size
         self.suspects: dict[int, int] = {
             index: deaths for index, deaths in _SUSPECT.iter_unpack(pairs[:whole]) if index
         }
         self._marked = False
+        if not data:
+            self._keep()
+        self._file.pwrite(_BOOT.pack(boot), _BOOT_AT)
         if under_way:
             self.accuse(under_way, self.suspects.get(under_way, 0) + 1)
         else:
@@ -85,3 +96,8 @@ class ApplyMarker:
 
     def _write(self, index: int) -> None:
         self._file.pwrite(_INDEX.pack(index), 0)
+
+
+def _boot(boot_id: str) -> int:
+    """Return a number that stands for a start of the machine."""
+    return int.from_bytes(sha256(boot_id.encode()).digest()[:8], "little")

@@ -168,14 +168,15 @@ def sim_run(request: pytest.FixtureRequest) -> SimRun:
 
 
 @pytest.fixture
-def virtual_time(request: pytest.FixtureRequest) -> "VirtualTime":
+def virtual_time(request: pytest.FixtureRequest) -> 'Generator["VirtualTime", None, None]':
     """Run this blocking test in virtual time: time.sleep(3600) returns at once."""
     from outlast.testing.virtual import VirtualTime
 
     seed: int | None = request.config.getoption("--sim-seed")
     clock = VirtualTime(0 if seed is None else seed)
     request.node.stash[_CLOCK] = clock
-    return clock
+    yield clock
+    clock.close()
 
 
 @pytest.hookimpl(wrapper=True)

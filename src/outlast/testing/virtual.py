@@ -62,7 +62,11 @@ class VirtualTime:
         finally:
             asyncio.events.new_event_loop = before
             reset_world(token)
-            self._loop.close()
+            self.close()
+
+    def close(self) -> None:
+        """Forget the world; nothing happens if that was done."""
+        self._loop.close()
 
 
 def _refuse() -> NoReturn:

@@ -31,12 +31,14 @@ class Planned:
         at_ns: When; later if the target has not recovered from the one before.
         lasts_ns: How long, from injection to healing.
         draw: Number that chooses the victim among those that fit.
+        number: Its place in the plan, from 0.
     """
 
     fault: Fault
     at_ns: int
     lasts_ns: int
     draw: int
+    number: int = 0
 
 
 def least_seconds(count: int) -> float:
@@ -81,6 +83,7 @@ def plan(faults: Sequence[Fault], seconds: float, seed: int) -> tuple[Planned, .
             start_ns + number * slot_ns,
             _length(slot_ns, prng),
             prng.bits64(),
+            number,
         )
         for number, fault in enumerate(order)
     )

@@ -202,6 +202,7 @@ class Plan:
 def _chosen(faults: Sequence[Fault], prng: Prng) -> tuple[Fault, ...]:
     """Draw which faults exist: each or not, but never none, save for one run of sixteen."""
     none = prng.chance(1, _NONE_IN)
+    found: tuple[Fault, ...] = ()
     for _ in range(_TRIES):
         found = tuple(fault for fault in faults if prng.chance(1, 2))
         if found:

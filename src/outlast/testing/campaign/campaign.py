@@ -259,12 +259,11 @@ class Campaign:
         if differs is not None:
             report.difference = repeats.second_run(differs)
         elif self._compared:
-            report.processes = True
             failed = [s for s, result in sorted(self._compared.items()) if not result.passed]
             skipped = frozenset(failed[_CHECKED_FAILURES_MAX:])
-            report.difference = repeats.check(
-                {s: r.digest for s, r in sorted(self._compared.items()) if s not in skipped}
-            )
+            digests = {s: r.digest for s, r in self._compared.items() if s not in skipped}
+            report.elsewhere = len(digests)
+            report.difference = repeats.check(digests)
 
     def _judge(self) -> None:
         """Say why nothing is proven, if that is so."""

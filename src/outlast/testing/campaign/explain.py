@@ -19,6 +19,9 @@ from outlast.testing.campaign.telling import own_lines, verdict_of
 RUNS_MAX = 200
 SECONDS_MAX = 30.0
 
+_PATIENCE, _PATIENCE_SECONDS = 10, 5.0
+"""A run with fewer faults that takes so many times as long, and more, does not end."""
+
 Progress = Callable[[int, int], None]
 """Called with how many runs there were, and how many steps are left."""
 
@@ -44,6 +47,7 @@ def explain(
         hang_seconds: Real seconds that one run may take.
         progress: Called after each run.
     """
+    begun = seconds()
     try:
         outcome = run_once(runnable, seed, only=only, hang_seconds=hang_seconds)
     except HangError as hung:
@@ -56,8 +60,9 @@ def explain(
     del outcome  # with it the objects of that run: the next one must not meet them
     shrinker = Shrinker(steps, runs_max=runs_max)
     end = seconds() + seconds_max
+    patience = min(hang_seconds, _PATIENCE_SECONDS + _PATIENCE * (seconds() - begun))
     while seconds() < end and (asked := shrinker.ask()) is not None:
-        shrinker.tell(_fails(runnable, seed, frozenset(asked), kind, hang_seconds))
+        shrinker.tell(_fails(runnable, seed, frozenset(asked), kind, patience))
         progress(shrinker.runs, len(shrinker.kept))
     told.kept, told.runs = list(shrinker.kept), shrinker.runs
     told.minimal = shrinker.minimal

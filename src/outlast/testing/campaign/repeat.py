@@ -132,7 +132,8 @@ class Repeats:
                         "trace", self._tick, seed=seed, path=str(paths[name]), only=self._only
                     )
                     digests[name] = answer["traced"]
-                difference.readers = worker.call("readers", self._tick)["readers"]
+                    if len(digests) == len(order):
+                        difference.readers = worker.call("readers", self._tick)["readers"]
             if len(digests) == len(order):
                 same_seed = digests["0"] == digests["2"]
                 if same_seed and digests["0"] != digests["1"]:

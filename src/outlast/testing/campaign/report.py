@@ -46,7 +46,7 @@ class Report:
         faults: By name, what was injected.
         sometimes: By name, what should happen in some runs.
         checked: How many seeds were run again to see whether runs repeat.
-        processes: Whether other processes under other hash seeds took part in that.
+        elsewhere: How many of them in other processes too, under other hash seeds.
         difference: Two runs of one seed that were not the same, if any were found.
         notes: What the program did outside the simulation, each once.
         voids: Why nothing is proven, if that is so.
@@ -66,7 +66,7 @@ class Report:
     faults: dict[str, Tally] = field(default_factory=dict)
     sometimes: dict[str, Tally] = field(default_factory=dict)
     checked: int = 0
-    processes: bool = False
+    elsewhere: int = 0
     difference: Difference | None = None
     notes: list[str] = field(default_factory=list)
     voids: list[str] = field(default_factory=list)
@@ -126,7 +126,7 @@ class Report:
             "sometimes": {name: _tally(tally) for name, tally in self.sometimes.items()},
             "repeatable": {
                 "seeds": self.checked,
-                "processes": self.processes,
+                "elsewhere": self.elsewhere,
                 "difference": None if self.difference is None else self.difference.as_json(),
             },
             "notes": self.notes,
@@ -225,7 +225,7 @@ class Report:
             f" {self.seeds - len(self.failures):,} passed, {len(self.failures):,} failed"
         ]
         if self.difference is None and self.checked:
-            how = ", and under two hash seeds" if self.processes else ""
+            how = f", {self.elsewhere:,} also under two hash seeds" if self.elsewhere else ""
             lines.append(
                 f"repeatable: {_counted(self.checked, 'seed')} ran twice{how}: equal digests"
             )

@@ -325,12 +325,13 @@ class Pool:
                     tick("running")
                 for key, _ in ready:
                     worker = key.fileobj  # type: ignore[assignment]  # only workers are registered
-                    try:
-                        yield from self._read(worker, seeds)
-                    except WorkerDiedError as error:
+                    fit = True
+                    for result in self._read(worker, seeds):
+                        fit = fit and not result.lost
+                        yield result
+                    if not fit:
                         selector.unregister(worker)
-                        yield from self._replace(worker, error)
-                        new = self._start()
+                        new = self._replace(worker)
                         selector.register(new, selectors.EVENT_READ)
                         self._give(new, seeds)
 
@@ -346,12 +347,25 @@ class Pool:
             worker.start("seeds", seeds=chosen, twice=twice, only=self._only)
 
     def _read(self, worker: WorkerProcess, seeds: Seeds) -> Iterator[SeedResult]:
-        for message in worker.messages():
+        """Yield what a worker has found, up to a run that did not end."""
+        try:
+            messages = worker.messages()
+        except WorkerDiedError as error:
+            if error.seed is None:
+                said = error.said[-1] if error.said else "it said nothing"
+                text = f"a process for {self._name} {error.why}: {said}"
+                raise ConfigError(text) from error
+            worker.jobs.remove(error.seed)
+            yield died(error)
+            return
+        for message in messages:
             if "result" in message:
                 result = SeedResult(**message["result"])
                 worker.jobs.remove(result.seed)
                 self._adapt(result.wall_seconds)
                 yield result
+                if result.lost:
+                    return
             elif "done" in message:
                 self._give(worker, seeds)
 
@@ -360,16 +374,12 @@ class Pool:
         fitting = _CHUNK_SECONDS / max(wall_seconds, 1e-4)
         self._chunk = max(1, min(_CHUNK_MAX, round(0.7 * self._chunk + 0.3 * fitting)))
 
-    def _replace(self, worker: WorkerProcess, error: WorkerDiedError) -> Iterator[SeedResult]:
-        """Tell the seed that ended a worker, and keep the others it should have run."""
+    def _replace(self, worker: WorkerProcess) -> WorkerProcess:
+        """End a worker that has died, or was torn out of a run; keep the seeds it still had."""
         del self._workers[worker]
         worker.end()
-        if error.seed is None:
-            said = error.said[-1] if error.said else "it said nothing"
-            message = f"a process for {self._name} {error.why}: {said}"
-            raise ConfigError(message)
-        self._again.extend(seed for seed in worker.jobs if seed != error.seed)
-        yield died(error)
+        self._again.extend(worker.jobs)
+        return self._start()
 
     def explain(self, seed: int, tick: Tick) -> Explanation:
         """Tell the failure of ``seed`` in full, found out in a process of its own."""
