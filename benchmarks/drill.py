@@ -54,8 +54,8 @@ from benchmarks.common import (
 from benchmarks.proxy import round_trips, run_proxy, serve
 from outlast.drill import Node, Workload, operation, watching
 from outlast.drill.cluster_drill import ClusterClient
-from outlast.drill.process_lab import ProcessLab as Lab
 from outlast.drill.loader import load_drill
+from outlast.drill.process_lab import ProcessLab as Lab
 from outlast.drill.target import OwnNodes, make_target
 from outlast.drill.workload import Running
 from outlast.host import make_world

@@ -38,7 +38,8 @@ DRILL = ROOT / "examples" / "drill_shop.py"
 SHOP = ROOT / "examples" / "shop.py"
 """What that drill runs: a program, and no test of anything."""
 SEEDS = 40
-EXAMPLES = sorted({*(ROOT / "examples").glob("*.py")} - {DRILL, SHOP})
+CONFTEST = ROOT / "examples" / "conftest.py"
+EXAMPLES = sorted({*(ROOT / "examples").glob("*.py")} - {DRILL, SHOP, CONFTEST})
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
 SHELL = {"|", ">", ">>", "<", "&", "&&", ";"}
 
@@ -148,6 +149,12 @@ def test_the_drill_on_the_first_screen_is_the_example() -> None:
     assert [line for line in shown.splitlines() if line] == [
         line for line in example.splitlines() if line
     ]
+
+
+def test_the_simulation_on_the_first_screen_is_the_example() -> None:
+    example = (ROOT / "examples" / "test_shop.py").read_text()
+    shown = next(body for body in blocks(README, "python") if "@sim.test" in body)
+    assert ast.dump(ast.parse(shown).body[-1]) == ast.dump(ast.parse(example).body[-1])
 
 
 def test_the_drill_of_the_example_is_loaded_and_not_run() -> None:

@@ -24,9 +24,9 @@ from tests.support.raft_campaign import (
 ROOT = Path(__file__).parents[2]
 
 KEPT = {
-    3: "a learner that had everything was not made a voter while the log was idle",
-    13: "a state saved ahead of its own log brought back former members after a power cut",
-    312: "a seal not yet committed here stopped the node once a snapshot had passed it",
+    72: "a learner that had everything was not made a voter while the log was idle",
+    23: "a state saved ahead of its own log brought back former members after a power cut",
+    350: "a seal not yet committed here stopped the node once a snapshot had passed it",
 }
 
 

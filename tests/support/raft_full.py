@@ -199,6 +199,10 @@ class FullCluster(Cluster):
                 if self.done(ticket) and replica not in self.hosts:
                     self.add_host(replica, may_vote=False)
                     self.counts["readmitted"] += 1
+        for replica in self.up() if eager else ():
+            host = self.hosts[replica]
+            if host.saved is not None and not host.saved.whole:  # its checkpointer makes another
+                self.take_snapshot(replica, trim=False, chunks=host.saved.ref.chunk_count)
         leader = self.leader()
         if leader is None or self.now < self.hosts[leader].paused_until:
             return
@@ -208,10 +212,6 @@ class FullCluster(Cluster):
             return
         if not (eager or self.prng.chance(1, 4)):
             return
-        for replica in self.up() if eager else ():
-            host = self.hosts[replica]
-            if host.saved is not None and not host.saved.whole:  # its checkpointer makes another
-                self.take_snapshot(replica, trim=False, chunks=host.saved.ref.chunk_count)
         lost = self._lost_node(membership)
         if lost is not None:
             self.admissions = {}  # what became of earlier ones is not known any more
@@ -473,8 +473,8 @@ class FullCluster(Cluster):
         """Undo every fault that can be undone, and start what is down."""
         self.heal()
         for replica, host in list(self.hosts.items()):
-            host.paused_until = 0
-            host.slow_ns = 0
+            host.paused_until = host.slow_ns = 0
+            host.disk_free_ns = self.now
             if host.node is None:
                 self.start(replica)
             if replica in self.hosts:

@@ -43,6 +43,7 @@ class Options:
         names = (*ACTIONS, *DAMAGE)
         weights = {name: prng.below(4) if prng.chance(2, 3) else 0 for name in names}
         weights |= {name: prng.between(1, 3) if prng.chance(2, 3) else 0 for name in SCENES}
+        weights["starve"] = prng.between(2, 4) if prng.chance(5, 6) else 0
         weights["propose"] = 16
         weights["read"] = 4
         weights["restart"] = 2 * weights["crash"] + 1

@@ -7,11 +7,14 @@ only they need are put to the test. The checks are the same.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from outlast.kernel import NodeId, ReplicaId, node_of, replica_id
 from outlast.log.api import Member
 from outlast.log.engines.raft.core.node import RaftNode
 from outlast.log.engines.raft.core.types import (
+    Accepted,
+    PeerLost,
     ProposeMembers,
     Receive,
     Role,
@@ -26,7 +29,7 @@ STAGED = (
     "figure_eight", "split_vote", "joint_split", "stale_tail", "late_answers",
     "outdated_change", "crash_at_install",
 )  # fmt: skip
-_WITH_LEASES = ("late_answers", "outdated_change", "crash_at_install")
+_WITH_LEASES = ("late_answers", "broken_promise", "outdated_change", "crash_at_install")
 """The others let nodes stand early, which breaks what a lease rests on."""
 _TICK = 0.0005
 
@@ -44,8 +47,19 @@ class Staged(Tempest):
         drawn = [name for name in scenes if self.prng.chance(2, 3)] or [self.prng.choice(scenes)]
         share = max(1, sum(weights.values()) // (2 * len(drawn)))
         weights.update(dict.fromkeys(drawn, share))
-        if self.options.small and "figure_eight" in drawn:  # elsewhere one message holds it all
+        if "figure_eight" in drawn:
             weights["figure_eight"] += share
+            self._shorten_messages()
+
+    def _shorten_messages(self) -> None:
+        """Let old entries and the first one of a new term travel apart, as figure 8 needs."""
+        cluster = self.cluster
+        cluster.settings = replace(
+            cluster.settings, append_bytes_max=400, inflight_bytes_max=900, inflight_messages_max=3
+        )
+        for replica in cluster.up():
+            cluster.crash(replica)
+            cluster.start(replica)
 
     # --- what scenes are made of ---------------------------------------------------------------
 
@@ -320,6 +334,40 @@ class Staged(Tempest):
                 cluster.step(replica, Wake())
         self._run(100, 200)
         self._read_from(leader, 350)
+
+    def do_broken_promise(self) -> None:
+        """Followers lose the connection from a leader with a lease; it is read from all the while.
+
+        They promised not to vote against it, and a broken connection takes nothing of that back.
+        """
+        cluster, cast = self.cluster, self._voters()
+        if cast is None:
+            return
+        leader, others = cast
+        self._until(0.3, lambda: self._leads(leader) and cluster.node(leader).state.reads.leased())
+        cluster.isolate(leader)
+        for replica in others:
+            if self._up(replica):
+                cluster.step(replica, PeerLost(leader))
+        self._read_from(leader, 300)
+
+    def do_seal(self) -> None:
+        """Two seals one shortly after the other, and what is wanted behind them."""
+        super().do_seal()
+        self._run(1, 1, 3)
+        super().do_seal()
+
+    def do_propose(self) -> None:
+        """Write; and once the log is sealed, see that it takes nothing more."""
+        super().do_propose()
+        leader = self.cluster.leader()
+        if leader is None or not self._up(leader) or self.cluster.node(leader).sealed is None:
+            return
+        ticket = self.cluster.propose(leader, b"late")[0]
+        found = self.cluster.answers.get(ticket, [])
+        if any(isinstance(answer, Accepted) for answer in found):
+            message = f"seal: {leader} is sealed and accepted one more entry"
+            raise BrokenError(message)
 
     def _has_begun_a_round(self, leader: ReplicaId) -> bool:
         """Whether the leader has just sent a round that nobody can have answered yet."""

@@ -221,7 +221,7 @@ class Tempest(Storm):
         end = cluster.now + 200 * MS
         while cluster.now < end and not self._is_receiving(victim):
             self._run(3)
-        if self.prng.chance(3, 4):
+        if self.prng.chance(7, 8):
             self.do_break_off()
 
     def _is_receiving(self, replica: ReplicaId) -> bool:

@@ -9,7 +9,7 @@ acknowledged writes, invariants of the machine, equal digests and progress; besi
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -34,6 +34,7 @@ from outlast.log.wal import WalSettings
 from outlast.protect import deadline
 from outlast.state import ReplicaSettings
 from outlast.state.core.limits import Limits
+from tests.support.spine_chase import Chase
 from tests.support.spine_watch import Watch, watching
 
 PORT = 7400
@@ -103,6 +104,7 @@ class Spine:
         self.names = [f"n{number}" for number in range(1, self.count + 1)]
         self.spare = f"n{self.count + 1}"
         self.joined = False
+        self.emptied: dict[str, None] = {}
         self.nodes: dict[str, ClusterNode] = {}
         self.cluster = draw_cluster_id(prng)
         self.addresses: dict[NodeId, str] = {}
@@ -118,7 +120,8 @@ class Spine:
     def _host(self, name: str, *, founding: bool) -> None:
         async def main() -> None:
             world, node = current_world(), NodeId(name)
-            if founding and load_identity(world.storage, DATA) is None:
+            new = founding and name not in self.emptied
+            if new and load_identity(world.storage, DATA) is None:
                 init_node(world.storage, DATA, node, dict(self._founders), cluster=self.cluster)
             settings = NodeSettings(
                 node=node,
@@ -139,12 +142,20 @@ class Spine:
                 failure = await run_node(made, until=asyncio.Event())
             except Exception as error:
                 failure = error
-            excused = _disk_errors(host) > bad or not founding
+            excused = _disk_errors(host) > bad or not founding or self._excuses(name, failure)
             if not excused:
                 self.lab.sim.problem(f"{name} ended by itself: {failure!r}")
 
         host = self.lab.host(name, main, restart=True, may_exit=not founding)
         self.addresses[NodeId(name)] = f"{host.address}:{PORT}"
+
+    def _excuses(self, name: str, failure: BaseException | None) -> bool:
+        """Whether a node may end like this; looks after it if so."""
+        return False
+
+    def _others(self) -> list[Coroutine[Any, Any, None]]:
+        """Return what else goes on under faults, and is cancelled before healing."""
+        return []
 
     def _listen_to(self, name: str, world: Any) -> None:
         """Count what should happen sometimes, by the events of a node."""
@@ -224,17 +235,28 @@ class Spine:
         for one in self.running:
             one.start()
         looking = asyncio.ensure_future(self._look())
-        changing = asyncio.ensure_future(self._change()) if self.changes else None
+        chase = Chase(self.addresses, self.prng.fork(), lab.sleep)
+        chasing = None if self.plain else asyncio.ensure_future(chase.run())
+        others = [*self._others(), *([self._change()] if self.changes else [])]
+        going = [asyncio.ensure_future(other) for other in others]
         await lab.sleep(self.seconds)
-        if changing is not None:
-            changing.cancel()
+        for task in going:
+            task.cancel()
             with suppress(asyncio.CancelledError):
-                await changing
+                await task
         await lab.heal()
+        for name in self.nodes:  # a program that ended by itself, by its disk, is not down
+            if not lab.hosts[name].up and (name != self.spare or self.joined):
+                lab.restart(name)
         await self._progress()
         for one in self.running:
             await one.stop(5.0)
         looking.cancel()
+        if chasing is not None:
+            chasing.cancel()
+            with suppress(asyncio.CancelledError):
+                await chasing
+        assert not chase.problems, "; ".join(chase.problems[:3])
         await self._judge()
 
     async def _insist_on_setup(self, one: Running) -> None:
@@ -325,7 +347,7 @@ class Spine:
                         facts = await client.status(address)
                         if facts.get("role") == "leader":
                             members: Any = facts["members"]
-                            return [member["address"] for member in members]
+                            return list(dict.fromkeys(member["address"] for member in members))
                 await self.lab.sleep(0.1)
         raise AssertionError(f"nobody leads after healing; {self._describe()}")
 
@@ -365,6 +387,7 @@ def _settings(prng: Prng) -> tuple[RaftSettings, ReplicaSettings, WalSettings]:
     limits = Limits(
         checkpoint_entries=prng.choice((20, 60, 200)) if small else 100_000,
         session_reply_bytes_max=prng.choice((2_000, 1 << 20)),
+        session_ttl_ns=prng.choice((1, 600, 600)) * 1_000_000_000,
     )
     wal = WalSettings(
         segment_bytes=512 << 10,

@@ -13,6 +13,7 @@ from outlast.log.engines.raft.core.node import RaftNode
 from outlast.log.engines.raft.core.types import Role
 from outlast.state import DiskSnapshotStore
 from outlast.state.core.session import SessionTable
+from tests.support.spine_said import listening
 
 _PROBLEMS_MAX = 5
 
@@ -105,7 +106,8 @@ def watching(watch: Watch) -> Iterator[None]:
     DiskSnapshotStore.receive = received  # type: ignore[method-assign]
     SessionTable.admit = admitted  # type: ignore[method-assign]
     try:
-        yield
+        with listening(watch.broken):
+            yield
     finally:
         RaftNode.step = step  # type: ignore[method-assign]
         DiskSnapshotStore.receive = receive  # type: ignore[method-assign]

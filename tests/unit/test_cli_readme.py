@@ -23,7 +23,7 @@ def test_make_targets_exist() -> None:
 
 def test_outlast_commands_parse() -> None:
     block = re.findall(r"^outlast (.+)$", TEXT, re.M)
-    assert len(block) == 5
+    assert len(block) == 7
     for line in block:
         make_app().parse_args(shlex.split(line), exit_on_error=False, print_error=False)
 

@@ -98,6 +98,26 @@ def test_a_cut_loses_all_in_silence() -> None:
     simulate(main)
 
 
+def test_a_cut_loses_what_is_under_way_and_what_was_sent_before_it_healed() -> None:
+    async def main() -> None:
+        start("api", receive)
+        await asyncio.sleep(0.1)
+        way = network().way("test", "api")
+        way.delay_ns = 1_000_000_000
+        out, _ = await opened(remote_addr=("api", 9))
+        out.sendto(b"under way")
+        await asyncio.sleep(0.5)
+        way.cut = True
+        out.sendto(b"into the cut")
+        await asyncio.sleep(0.6)
+        way.cut = False
+        await asyncio.sleep(2)
+        assert INBOXES["api"].got == []
+        assert way.tally.lost == 2
+
+    simulate(main)
+
+
 def test_a_connected_sender_learns_that_nobody_listens() -> None:
     async def main() -> None:
         current().add_host("api")

@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         sys.stderr.write(f"no mutant {unknown[0]!r}; --list prints what there is\n")
         return 2
-    rows = [names[name] for name in options.names] if options.names else list(ROWS)
+    rows = [names[name] for name in options.names]
+    if not rows:
+        rows = [row for row in ROWS if options.level in {None, row.level}]
     if options.list:
         for row in rows:
             sys.stdout.write(f"{row.name:38} {row.level:8} {row.breaks}\n")
@@ -46,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="NAME", help="mutants; all by default")
     parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
     parser.add_argument(
-        "--level", choices=LEVELS, help="run all at this level; by default each at its own"
+        "--level", choices=LEVELS, help="only those of this level; with NAMEs, at this level"
     )
     parser.add_argument(
         "--mode", choices=("all", "black-box", "both"), default="both",
@@ -98,12 +100,18 @@ def _judge_mode(
         seconds_max=options.seconds,
     )  # fmt: skip
     if not options.unproven:
+        sys.stderr.write(f"{how}: without a mutant, {campaign.seeds} seeds\n")
         for verdict in judge_product(campaign, workers=options.workers, root=options.root):
             if verdict.status != "survived" or verdict.refused:
-                return [f"{how}: without a mutant, seed {verdict.seed}: {verdict.by}"]
+                found = verdict.status if verdict.seed is None else f"seed {verdict.seed}"
+                failing = f"{how}: without a mutant, {found}: {verdict.by}"
+                sys.stderr.write(f"{failing}\n")
+                return [failing]
 
     def told(row: Mutant, verdict: Verdict) -> None:
-        sys.stderr.write(f"{how}: {row.name}: {verdict.status}, {verdict.seeds} seeds\n")
+        sys.stderr.write(
+            f"{how}: {row.name}: {verdict.status}, {verdict.seeds} seeds, {verdict.by}\n"
+        )
 
     found = judge_all(rows, campaign, workers=options.workers, root=options.root, told=told)
     results += [(row, how, verdict) for row, verdict in found]

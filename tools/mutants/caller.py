@@ -41,12 +41,14 @@ CLIENT = (
         faults="sessions expire, answers lost",
     ),
     mutant(
-        "unknown-outcome-told-as-refused", _CALL,
-        "        if not maybe or applied:\n            return Fail(error)\n",
-        "        if error is not None:\n            return Fail(error)\n",
-        breaks="A refusal of a repeat says nothing of the attempt before",
+        "failed-attempt-told-as-refused", _COURIER,
+        "                call.refusal = error\n"
+        "            else:\n"
+        "                call.maybe = True\n",
+        "                call.refusal = error\n",
+        breaks="A call of which one attempt ended without a known outcome may have run",
         section="DESIGN, outcomes", level="cluster", black_box=True,
-        faults="crash of a leader, then a refusal",
+        faults="crash of a leader, then no other before the deadline",
     ),
     mutant(
         "timeout-told-as-not-sent", _COURIER,

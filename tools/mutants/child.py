@@ -18,7 +18,8 @@ Run = Callable[[int], "tuple[str, str] | None"]
 
 NODE = "tests.support.raft_campaign"
 STAGED = "tests.support.raft_staged"
-SPINE = ("tests.sim.spine", "test_cluster")
+SPINE = "tests.sim.spine"
+CASES = {"cluster": "test_cluster", "damage": "test_damage"}
 
 
 def main(arguments: list[str]) -> int:
@@ -29,7 +30,7 @@ def main(arguments: list[str]) -> int:
     if Path(copy) not in Path(outlast.__file__).parents:
         sys.stderr.write(f"outlast comes from {outlast.__file__}, not from the copy\n")
         return 2
-    run = node_run(bool(int(black_box))) if level == "node" else cluster_run()
+    run = node_run(bool(int(black_box))) if level == "node" else cluster_run(CASES[level])
     for seed in range(int(first), int(first) + int(seeds)):
         found = run(seed)
         if seed % 20 == 0:
@@ -68,10 +69,9 @@ def node_run(black_box: bool) -> Run:
     return run
 
 
-def cluster_run() -> Run:
+def cluster_run(name: str) -> Run:
     """Return the runner of loop-level seeds: a whole cluster in the simulator."""
-    module = importlib.import_module(SPINE[0])
-    case = getattr(module, SPINE[1]).__outlast_sim__
+    case = getattr(importlib.import_module(SPINE), name).__outlast_sim__
 
     def run(seed: int) -> tuple[str, str] | None:
         outcome = case.run(seed)

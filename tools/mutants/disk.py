@@ -25,7 +25,7 @@ WAL = (
         "    if must_be_sealed or scan.sealed or wrong_seq or claimed >= seq:\n",
         "    if must_be_sealed or scan.sealed:\n",
         breaks="Damage to what was acknowledged stops the node; it is no torn tail",
-        section="protocol-aware recovery, FAST 2018", level="cluster", black_box=True,
+        section="protocol-aware recovery, FAST 2018", level="damage", black_box=True,
         faults="bit rot in the newest segment, restart",
     ),
     mutant(
@@ -107,7 +107,7 @@ DRIVER = (
         "            may_vote=identity.admitted,\n",
         "            may_vote=True,\n",
         breaks="A node that lost its disk votes and acknowledges only once it is admitted",
-        section="recover is not format (VSR revisited)", level="cluster",
+        section="recover is not format (VSR revisited)", level="damage",
         faults="disk lost, restart",
         more=(
             Edit(

@@ -103,19 +103,11 @@ SNAPSHOTS = (
         faults="a member far behind",
     ),
     mutant(
-        "snapshot-installed-before-its-mark", _SNAPSHOT,
-        "            self.install_after = s.ticket\n",
-        "            self.installing = True\n"
-        "            s.out.transfers.append(InstallSnapshot(event.ref))\n",
-        breaks="Members and seal of a snapshot are on disk before it is installed",
-        section="Raft 7 (our order)", faults="crash during an install",
-    ),
-    mutant(
-        "installed-snapshot-drops-the-tail", _SNAPSHOT,
-        "        if s.log.term_at(index) != term:\n",
-        "        if s.log.term_at(index) is None or index > s.commit:\n",
-        breaks="Entries behind an installed snapshot that agree with it are kept",
-        section="Raft 7, figure 13 rule 6", faults="a new leader during a transfer",
+        "lost-tail-taken-for-a-reset", f"{_CORE}/node.py",
+        "        elif s.configs[0][0] == s.snapshot.index:",
+        "        elif s.log.term_at(s.snapshot.index) is None:",
+        breaks="A snapshot that is ahead of a log which lost its end does not replace the log",
+        section="Raft 7 (recovery is ours)", faults="power cut after a checkpoint",
     ),
     mutant(
         "snapshot-names-a-higher-index", _SNAPSHOT,
@@ -125,12 +117,5 @@ SNAPSHOTS = (
         " ref.chunk_count,\n",
         breaks="A snapshot covers the entries through its index and no further",
         section="Raft 7", faults="a member far behind",
-    ),
-    mutant(
-        "trimmed-beyond-the-snapshot", _SNAPSHOT,
-        "        before = min(event.before, s.commit + 1, covered + 1)\n",
-        "        before = max(min(event.before, s.commit + 1), covered and s.commit)\n",
-        breaks="The log is trimmed only as far as a snapshot reaches", section="Raft 7",
-        faults="a member behind",
     ),
 )  # fmt: skip

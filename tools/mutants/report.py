@@ -25,8 +25,11 @@ seeds. Nothing in the product can switch one on: a mutant is a small textual cha
 applied to a copy and run from there.
 
 - **node**: protocol, log rules and state, driven directly, with the invariants of Raft compared
-  after every step.
+  after every step. Each seed is two lives of a cluster: a random one, and one in which the rare
+  constellations of the papers (figure 8, a split vote with repeated answers, an election in the
+  middle of a change of members, …) are set up on purpose.
 - **cluster**: real nodes, clients and disks on a simulated network.
+- **damage**: the same, and one disk is lost or rots.
 - **black box**: the same runs judged by outcomes alone: the history of the clients, acknowledged
   writes, the digests of the replicas, and progress once everything is healed. A run in which the
   product itself notices that something is wrong, and stops, does not count here.

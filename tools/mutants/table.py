@@ -9,8 +9,8 @@ order of the documentation. A test applies each, so that none rots when the code
 from dataclasses import dataclass
 from typing import Literal
 
-Level = Literal["node", "cluster"]
-LEVELS: tuple[Level, ...] = ("node", "cluster")
+Level = Literal["node", "cluster", "damage"]
+LEVELS: tuple[Level, ...] = ("node", "cluster", "damage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,8 @@ class Mutant:
         section: Where the promise comes from: a paper's section, or a word of ours.
         edits: What is changed; nearly always one place.
         level: The lowest level of simulation at which it must be found: ``node`` (protocol and
-            state, driven directly) or ``cluster`` (real nodes, disks, network and clients).
+            state, driven directly), ``cluster`` (real nodes, disks, network and clients) or
+            ``damage`` (the same with one disk that is lost or rots).
         black_box: Whether it must also be found by what clients and disks show alone: the
             history, acknowledged writes, digests and progress.
         faults: Which faults should reveal it, in words.

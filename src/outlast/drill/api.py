@@ -109,9 +109,10 @@ class Nodes:
             for a node that is ready when its port accepts connections.
         start_seconds: How long a start may take.
         environment: More environment.
-        main: The coroutine function that the command runs, for ``--world sim``, where there
-            are no processes. It is called with those of ``port``, ``dir``, ``node``, ``host``
-            and ``peers`` that it takes.
+        main: For ``--world sim``, where there are no processes: a coroutine function that is
+            called in place of the command, with those of ``port``, ``dir``, ``node``, ``host``
+            and ``peers`` that it takes. Without it, a command ``python -m MODULE …`` or
+            ``python FILE.py …`` is run up to its ``asyncio.run``, on each host anew.
     """
 
     command: str

@@ -54,7 +54,8 @@ class SimBreaker:
     # --- hosts ---------------------------------------------------------------------------------
 
     def _crash(self, one: Injected) -> None:
-        power = one.planned.fault.kind == "power-cut"
+        # A node that forgets what it synced loses it in a kill too, as it does on processes.
+        power = one.planned.fault.kind == "power-cut" or self.lab.target.forgets
         lab = self.lab.lab
         ended = []
         for victim in one.aim.victims:
@@ -86,6 +87,10 @@ class SimBreaker:
             before = disk.tally.facts()
             undo = self.lab.lab.disk(victim, variant)
             one.heals.callback(self._heal_disk, one, victim, before, undo)
+            if variant == "full" and disk.free_bytes("/") == 0:
+                one.evidence = f"{one.evidence}; 0 bytes free on {victim}".removeprefix("; ")
+            elif variant == "readonly" and disk.faults.readonly:
+                one.evidence = f"{one.evidence}; {victim} is read-only".removeprefix("; ")
 
     def _heal_disk(
         self, one: Injected, victim: str, before: Mapping[str, int], undo: Undo
@@ -274,8 +279,13 @@ _OF_DISKS: Mapping[str, str] = {
 
 
 def _withheld(found: Mapping[str, int], ways: int) -> str:
-    held = found.get("held", 0)
-    return f"{held:,} segments withheld on {ways} ways" if held else ""
+    """Tell what a cut has kept: segments under way, and connections that were not answered."""
+    parts = []
+    if found.get("held"):
+        parts.append(f"{found['held']:,} segments withheld")
+    if found.get("lost"):
+        parts.append(f"{found['lost']:,} connection attempts unanswered")
+    return f"{', '.join(parts)} on {ways} ways" if parts else ""
 
 
 def _since(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, int]:

@@ -93,6 +93,8 @@ class SimLab:
         Raises:
             ConfigError: Definite. One does not.
         """
+        # As on real processes, where everybody is on one machine.
+        self.lab.sim.network.open_loopback = True
         for name in (CLIENTS, *(_pinned(name) for name in self.names)):
             self.lab.host(name, _idle)
         for name in self.names:

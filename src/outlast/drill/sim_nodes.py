@@ -17,7 +17,15 @@ from outlast.cluster.settings import NodeSettings
 from outlast.drill.api import Nodes
 from outlast.drill.replicas import LAB, compare_digests
 from outlast.drill.report import InvariantReport
-from outlast.drill.target import DIGEST_SECONDS, STATUS_SECONDS, OwnNodes
+from outlast.drill.sim_command import begin, check_command
+from outlast.drill.target import (
+    DIGEST_SECONDS,
+    STATUS_SECONDS,
+    OwnNodes,
+    facts_of,
+    told_of,
+    words_of,
+)
 from outlast.kernel import (
     ClusterId,
     ConfigError,
@@ -54,6 +62,11 @@ class SimTarget(Protocol):
         """How long a start may take."""
         ...
 
+    @property
+    def forgets(self) -> bool:
+        """Whether its disks forget what was synced, on purpose."""
+        ...
+
     def prepare(self, addresses: Mapping[str, str], prng: Prng) -> None:
         """Learn where the nodes will be; called before any of them runs."""
         ...
@@ -88,7 +101,7 @@ class SimCluster:
     cluster: ClusterId | None = None
     _machine: Any = None
     _broken: list[tuple[Any, str, Any]] = field(default_factory=list)
-    _forgets: bool = False
+    forgets: bool = False
     _watch: Client[Any] | None = None
 
     @property
@@ -126,14 +139,14 @@ class SimCluster:
             self._broken.append((owner, attribute, getattr(owner, attribute)))
             setattr(owner, attribute, value)
 
-        self._forgets = name == DEFAULT
+        self.forgets = name == DEFAULT
         find_breakage(name).apply(patch)
 
     async def run(self, node: str) -> None:
         """Make the node a founding member at its first start, and run it until it fails."""
         world, name = current_world(), NodeId(node)
         cluster = self.cluster or ClusterId("")
-        if self._forgets:
+        if self.forgets:
             disk: Any = world.storage
             disk.sync_is_noop = True
         if load_identity(world.storage, DATA) is None:
@@ -184,15 +197,17 @@ class SimCluster:
 
 @dataclass(slots=True)
 class SimProgram:
-    """A coroutine function of people's own program, once on each host."""
+    """People's own program, once on each host: its command line, or a coroutine function."""
 
     nodes: Nodes
     addresses: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """The function."""
+        """The command line, or the function."""
         made: Any = self.nodes.main
+        if made is None:
+            return self.nodes.command
         return f"{getattr(made, '__module__', '')}.{getattr(made, '__qualname__', made)}"
 
     @property
@@ -200,29 +215,35 @@ class SimProgram:
         """As people wrote."""
         return self.nodes.start_seconds
 
+    @property
+    def forgets(self) -> bool:
+        """Their disks are honest."""
+        return False
+
     def prepare(self, addresses: Mapping[str, str], prng: Prng) -> None:
         """Learn where the nodes will be.
 
         Raises:
-            ConfigError: Definite. The drill does not say what to run in the simulator.
+            ConfigError: Definite. The command cannot be simulated; the message says why.
         """
         if self.nodes.main is None:
-            message = (
-                "Nodes: a command line cannot be simulated; give main=, the coroutine function"
-                " that it runs, such as main=shop.serve"
-            )
-            raise ConfigError(message)
+            check_command(self.nodes.command)
         self.addresses = dict(addresses)
 
     async def run(self, node: str) -> None:
-        """Call the function with what it asks for: port, dir, node, host, peers."""
-        function: Any = self.nodes.main
+        """Run the program of ``node`` with what it is told of itself and the others."""
         current_world().storage.makedirs(DATA)
         host, _, port = self.addresses[node].rpartition(":")
-        peers = ",".join(f"{n}={a}" for n, a in self.addresses.items() if n != node)
-        facts = {"port": int(port), "dir": DATA, "node": node, "host": host, "peers": peers}
-        taken = {k: facts[k] for k in inspect.signature(function).parameters if k in facts}
-        await function(**taken)
+        peers = {name: at for name, at in self.addresses.items() if name != node}
+        facts = facts_of(node, host, int(port), DATA, peers)
+        function: Any = self.nodes.main
+        if function is None:
+            environment = {**self.nodes.environment, **told_of(facts)}
+            await begin(words_of(self.nodes, facts), environment)
+            return
+        asked = inspect.signature(function).parameters
+        given: dict[str, Any] = {**facts, "port": int(port)}
+        await function(**{name: given[name] for name in asked if name in given})
 
     async def ready(self, address: str) -> bool:
         """Ask the path that says so; a node without one is ready when it accepts."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from outlast.drill.api import Drill
+from outlast.drill.api import Drill, Nodes
 from outlast.drill.core.schedule import QUIET_END, QUIET_START, SLOT_MIN
 from outlast.drill.injected import Injected
 from outlast.drill.report import Report
@@ -15,7 +15,7 @@ from outlast.drill.summary import Found
 from outlast.drill.watching import View
 from outlast.inject import parse_faults
 from outlast.kernel import HistoryEvent, Prng
-from outlast.sim import Lab, Options, Outcome, run_case
+from outlast.sim import Lab, Options, Outcome, quiet, run_case
 
 Record = Callable[[str, Mapping[str, Any], HistoryEvent], None]
 _NS = 1_000_000_000
@@ -113,6 +113,15 @@ class SimDrill:
             only: Numbers of the faults of the plan that are injected; ``None`` for all.
             trace: Called with each event: virtual nanoseconds, host, text.
         """
+        with quiet():  # what the judges looked at is garbage of the run
+            return self._run(seed, only, trace)
+
+    def _run(
+        self,
+        seed: int,
+        only: frozenset[int] | None,
+        trace: Callable[[int, str, str], None] | None,
+    ) -> Outcome:
         runs: list[DrillRun] = []
 
         async def main(lab: Lab) -> Found:
@@ -133,7 +142,8 @@ class SimDrill:
             return await run.find()
 
         limit = self.seconds * 3 + _LIMIT_SPARE
-        outcome = run_case(main, seed, Options(limit=limit), trace=trace)
+        files = isinstance(self.drill.nodes, Nodes)  # ours keep theirs on the disk they are given
+        outcome = run_case(main, seed, Options(limit=limit, files=files), trace=trace)
         if outcome.error is not None:
             return outcome
         found: Found = outcome.value

@@ -21,6 +21,8 @@ from outlast.kernel import OutlastError, World
 from outlast.protect import deadline
 
 LOOPBACK = "127.0.0.1"
+PYTHONS = frozenset({"python", "python3"})
+"""What stands for the Python that runs the drill at the head of a command line."""
 STATUS_SECONDS = 0.4
 DIGEST_SECONDS = 15.0
 _HOLDS_SECONDS = 0.3
@@ -112,27 +114,17 @@ class CommandTarget:
         return f"{self.folder}/{node}"
 
     def _facts(self, node: str, peers: Mapping[str, str]) -> dict[str, str]:
-        return {
-            "port": str(self.ports[node]),
-            "dir": self.directory(node),
-            "node": node,
-            "host": LOOPBACK,
-            "peers": ",".join(f"{name}={address}" for name, address in peers.items()),
-        }
+        return facts_of(node, LOOPBACK, self.ports[node], self.directory(node), peers)
 
     def command(self, node: str, peers: Mapping[str, str]) -> Sequence[str]:
         """Fill in the command line; ``python`` is the Python that runs this."""
-        facts = self._facts(node, peers)
-        words = [word.format_map(facts) for word in shlex.split(self.nodes.command)]
-        if words[0] in {"python", "python3"}:
-            words[0] = sys.executable
-        return words
+        words = words_of(self.nodes, self._facts(node, peers))
+        return [sys.executable, *words[1:]] if words[0] in PYTHONS else words
 
     def environment(self, node: str, peers: Mapping[str, str]) -> Mapping[str, str]:
         """Tell the node what its command line may not mention."""
-        facts = self._facts(node, peers)
-        told = {f"OUTLAST_{name.upper()}": value for name, value in facts.items()}
         path = os.pathsep.join(p for p in (self.home, os.environ.get("PYTHONPATH", "")) if p)
+        told = told_of(self._facts(node, peers))
         return {"PYTHONPATH": path, **self.nodes.environment, **told}
 
     async def ready(self, node: str, address: str) -> bool:
@@ -152,6 +144,29 @@ class CommandTarget:
 
     async def close(self) -> None:
         """Nothing is kept open."""
+
+
+def facts_of(
+    node: str, host: str, port: int, directory: str, peers: Mapping[str, str]
+) -> dict[str, str]:
+    """Return what a node is told of itself and the others, by placeholder."""
+    return {
+        "port": str(port),
+        "dir": directory,
+        "node": node,
+        "host": host,
+        "peers": ",".join(f"{name}={address}" for name, address in peers.items()),
+    }
+
+
+def words_of(nodes: Nodes, facts: Mapping[str, str]) -> list[str]:
+    """Return the words of the command line with its placeholders filled in."""
+    return [word.format_map(facts) for word in shlex.split(nodes.command)]
+
+
+def told_of(facts: Mapping[str, str]) -> dict[str, str]:
+    """Return the same facts as variables of an environment."""
+    return {f"OUTLAST_{name.upper()}": value for name, value in facts.items()}
 
 
 def _answers(url: str) -> bool:

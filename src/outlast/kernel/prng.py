@@ -20,10 +20,6 @@ def _splitmix(state: int) -> tuple[int, int]:
     return state, z ^ (z >> 31)
 
 
-def _rotate(x: int, k: int) -> int:
-    return ((x << k) | (x >> (64 - k))) & _MASK
-
-
 class Prng:
     """Seeded pseudo-random numbers. Not thread-safe; not cryptographic.
 
@@ -43,15 +39,14 @@ class Prng:
 
     def bits64(self) -> int:
         """Return 64 random bits as a non-negative integer."""
-        result = (_rotate((self._b * 5) & _MASK, 7) * 9) & _MASK
-        t = (self._b << 17) & _MASK
-        self._c ^= self._a
-        self._d ^= self._b
-        self._b ^= self._c
-        self._a ^= self._d
-        self._c ^= t
-        self._d = _rotate(self._d, 45)
-        return result
+        a, b = self._a, self._b
+        c, d = self._c ^ a, self._d ^ b
+        self._a = a ^ d
+        self._b = b ^ c
+        self._c = c ^ ((b << 17) & _MASK)
+        self._d = ((d << 45) | (d >> 19)) & _MASK
+        result = (b * 5) & _MASK
+        return (((result << 7) | (result >> 57)) * 9) & _MASK
 
     def below(self, bound: int) -> int:
         """Return an even draw from 0 to ``bound - 1``. ``bound`` is at least 1."""

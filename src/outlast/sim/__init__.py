@@ -15,7 +15,7 @@ from outlast.sim.lab import Lab
 from outlast.sim.loop import DeadlockError, SimLoop
 from outlast.sim.nemesis import Injected
 from outlast.sim.recorder import Recorder
-from outlast.sim.running import Options, Outcome, run, run_case
+from outlast.sim.running import Options, Outcome, quiet, run, run_case
 from outlast.sim.simulation import TEST, Simulation, current
 from outlast.sim.weather import Way
 
@@ -40,6 +40,7 @@ __all__ = [
     "current_world",
     "overrides",
     "patch_files",
+    "quiet",
     "run",
     "run_case",
     "test",

@@ -19,6 +19,7 @@ FIRST_SEED = 1
 MARK = "__outlast_sim__"
 _NS = 1_000_000_000
 _TAIL = 25
+_PROBLEM = " problem "
 _LINES_MAX = 500_000
 _VOID_MIN = 10
 """Fewer seeds than this are a look at something, and prove nothing by themselves."""
@@ -220,7 +221,10 @@ def explain(case: Case, outcome: Outcome, again: Callable[..., Outcome]) -> None
         injected = [f"  {fault}" for fault in outcome.faults[-_FAULTS_TOLD:]]
         notes += [f"drawn: {drawn}", "injected:", *(injected or ["  nothing"])]
     if lines:
-        notes += ["the last events:", *(f"  {line}" for line in lines[-_TAIL:])]
+        problem = next((n for n, line in enumerate(lines, 1) if _PROBLEM in line), 0)
+        title = "the events up to the first problem:" if problem else "the last events:"
+        shown = lines[: problem or len(lines)][-_TAIL:]
+        notes += [title, *(f"  {line}" for line in shown)]
     if second.digest != outcome.digest:
         notes += _unrepeatable(lines, again)
     notes += [f"outside of the simulation: {escape}" for escape in outcome.notes[:_ESCAPES_TOLD]]
@@ -247,7 +251,10 @@ def _unrepeatable(before: list[str], again: Callable[..., Outcome]) -> list[str]
     for one, other in zip_longest(before, lines, fillvalue="(the end)"):
         if one != other:
             return [*notes, f"  it was  {one}", f"  and is  {other}"]
-    return [*notes, "  Their traces agree as far as they go."]
+    return [
+        *notes,
+        "  Runs after it agree with each other. Does a module keep something from run to run?",
+    ]
 
 
 # --- the decorator -------------------------------------------------------------------------------

@@ -110,13 +110,21 @@ class UdpSocket:
             if way.reorder_ppm and way.prng.chance(way.reorder_ppm, MILLION):
                 tally.reordered += 1
                 due_ns += way.prng.between(*_REORDER_NS)
-            sim.at(due_ns, self._arrive, kernel, address, port, data, source)
+            sim.at(due_ns, self._arrive, kernel, address, port, data, source, sim.moment_ns)
 
-    def _arrive(
-        self, kernel: Kernel, address: str, port: int, data: bytes, source: tuple[Any, ...]
+    def _arrive(  # noqa: PLR0917 - what a datagram carries
+        self,
+        kernel: Kernel,
+        address: str,
+        port: int,
+        data: bytes,
+        source: tuple[Any, ...],
+        sent_ns: int,
     ) -> None:
         """A datagram has reached the machine."""
         network, sim = self.network, self.network.sim
+        if not self.life.alive and sent_ns > self.life.ended_ns:
+            return  # computed ahead of the crash: never sent
         way = network.way(self.life.host.name, kernel.host.name)
         if way.cut or not kernel.powered:
             way.tally.lost += 1

@@ -87,6 +87,18 @@ class DiskFaults:
     slow_ns: Span = (0, 0)
     stuck_until_ns: int = 0
 
+    @property
+    def quiet(self) -> bool:
+        """Whether no operation fails with EIO."""
+        return not (
+            self.write_eio_ppm
+            or self.sync_eio_ppm
+            or self.read_eio_ppm
+            or self.write_eio_next
+            or self.sync_eio_next
+            or self.read_eio_next
+        )
+
     def clear(self) -> None:
         """Let the disk be well again; what was lost or has rotted stays so."""
         for field in fields(self):

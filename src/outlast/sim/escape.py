@@ -54,6 +54,7 @@ _ASYNCIO: Final = os.path.dirname(os.path.abspath(asyncio.__file__)) + os.sep
 _SIM: Final = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _SITE: Final = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _ROOTS: Final = (sysconfig.get_path("purelib") + os.sep,)
+_LIBRARY_SEARCH: Final = os.path.join("ctypes", "util.py")
 _LOOP_CALLS: Final = frozenset({"run_forever", "run_until_complete", "_run_once", "_run"})
 
 
@@ -117,6 +118,16 @@ def place() -> str:
     return _name_frame(_guilty_frame())
 
 
+def _looks_for_library() -> bool:
+    """Whether ``ctypes.util`` asks the linker for a library, as some packages do on import."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_filename.endswith(_LIBRARY_SEARCH):
+            return True
+        frame = frame.f_back
+    return False
+
+
 # --- the watch --------------------------------------------------------------------------------
 
 
@@ -133,6 +144,8 @@ class _Watch:
         self.seen: set[tuple[str, str, int]] = set()  # asked only, never iterated
 
     def refuse(self, what: str, advice: str) -> None:
+        if what == _PROCESS and _looks_for_library():
+            return
         self.quiet += 1
         try:
             escape = Escape(what, _name_frame(_guilty_frame()), advice)
@@ -267,6 +280,10 @@ _OWN_IO = {
 }
 
 
+AFTER_IMPORT: Final[dict[str, Callable[[], None]]] = {}
+"""What to call when a simulated program begins to import a module, by the module's name."""
+
+
 def _refusal(what: str, advice: str) -> _Rule:
     def rule(watch: _Watch, _args: tuple[Any, ...]) -> None:
         watch.refuse(what, advice)
@@ -324,6 +341,9 @@ def _on_import(watch: _Watch, args: tuple[Any, ...]) -> None:
     reason = _OWN_IO.get(args[0])
     if reason is not None:
         watch.note(f"import {args[0]}", f"it has {reason}")
+    hook = AFTER_IMPORT.get(args[0])
+    if hook is not None:
+        hook()
 
 
 def _on_library(watch: _Watch, args: tuple[Any, ...]) -> None:

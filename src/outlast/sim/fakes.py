@@ -65,7 +65,8 @@ class Source(Protocol):
 
 
 _Struct = time.struct_time  # in the class below, `time` is a method
-_source: Source
+_nobody: Any = None
+_source: Source = _nobody
 _thread_ident = 0  # of the simulation that runs; no thread has this number
 _handlers: dict[int, Any] = {}
 _node = 0
@@ -123,9 +124,10 @@ def begin(source: Source) -> None:
 
 
 def end() -> None:
-    """Let the stand-ins call their originals again."""
-    global _thread_ident  # noqa: PLW0603
+    """Let the stand-ins call their originals again, and let go of the simulation."""
+    global _source, _thread_ident  # noqa: PLW0603
     _thread_ident = 0
+    _source = _nobody
 
 
 class Fakes:

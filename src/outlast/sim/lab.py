@@ -25,6 +25,7 @@ _RESTART_NS = _NS
 _BACK_SECONDS = 60.0
 _UNKNOWN_SECONDS = 5.0
 _STOP_SECONDS = 30.0
+_GOODBYE_SECONDS = 5.0
 _EPHEMERAL = 32_768
 _HAND = 0
 
@@ -193,7 +194,8 @@ class Lab(Hands):
             coroutine.close()
             message = f"host {self._host(host).name!r} is down; lab.restart it first"
             raise ConfigError(message)
-        return life.context.run(self.sim.loop.create_task, coroutine, name=name or None)
+        context = life.context.copy()  # a copy can be had while the host's own code runs
+        return self.sim.loop.create_task(coroutine, name=name or None, context=context)
 
     def expect_exit(self, host: str | Host) -> None:
         """Let the program of a host end by itself from now on."""
@@ -296,7 +298,8 @@ class Lab(Hands):
     def heal(self) -> Awaitable[None]:
         """Undo all faults at once, inject no more, and start what is down.
 
-        Await it to wait until every host listens again where it did before.
+        Await it to wait until every host listens again where it did before, and until clients
+        have been told that connections to ended programs are closed.
 
         Raises:
             DeadlineError: While it is awaited: a host did not come back within 60 seconds.
@@ -327,6 +330,9 @@ class Lab(Hands):
                 raise DeadlineError(message)
             await self.sleep(wait)
             wait = min(wait * 1.5, 0.25)
+        end_ns = self.sim.moment_ns + round(_GOODBYE_SECONDS * _NS)
+        while self.sim.network.parting() and self.sim.moment_ns < end_ns:
+            await self.sleep(0.002)
 
     def _late(self, waited: float) -> str:
         """Return a host that is not back yet, or nothing."""

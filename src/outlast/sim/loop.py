@@ -24,10 +24,12 @@ from typing import Any, NoReturn
 from outlast.kernel import EscapeError, InvariantError
 from outlast.sim.ambient import ambient
 from outlast.sim.clocks import SimSource
+from outlast.sim.handles import SimHandle, SimTimer
 from outlast.sim.hosts import LIFE, Life
 from outlast.sim.netloop import NetworkMethods
-from outlast.sim.simulation import TEST, Simulation
+from outlast.sim.simulation import LIVES_BITS, TEST, TRAIL_MAX, Simulation
 from outlast.sim.sockets import simulated_poll
+from outlast.sim.threads import Workers, simulated_threads, workers_of
 
 _NS = 1_000_000_000
 _PURGE_MIN = 200
@@ -38,29 +40,14 @@ _READS_MAX = 5_000
 """So often may one callback ask for the time before the asking itself takes time."""
 _STEPS_MAX = 2_000_000_000
 _COLLECT_EVERY = 500_000
+_HARMLESS = (Exception, SystemExit, asyncio.CancelledError, GeneratorExit)
 _EXECUTOR_NS = (5_000, 60_000)
 _NEVER = 1 << 62
+_NEVER_S = _NEVER / _NS
 
 
 class DeadlockError(InvariantError):
     """Nothing can ever happen again in the simulation, and its main coroutine still waits."""
-
-
-class SimHandle(asyncio.Handle):
-    """A callback and the life that it belongs to."""
-
-    __slots__ = ("_scheduled", "life")
-
-    life: Life | None
-    _scheduled: bool
-
-
-class SimTimer(asyncio.TimerHandle):
-    """A callback, the life that it belongs to, and when it is due on that life's clock."""
-
-    __slots__ = ("life",)
-
-    life: Life | None
 
 
 class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
@@ -101,7 +88,6 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
         self._reads = 0
         self._limit_ns = int(limit * _NS)
         self._draws = self.sim.prng.fork()
-        self._executors: dict[int, int] = {}
         self.sim.new_life(self.sim.add_host(TEST))
         self._test = self.sim.test_life
 
@@ -122,9 +108,10 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         """Run ``callback`` after what is ready already."""
-        self._check_closed()  # type: ignore[attr-defined]
-        handle = SimHandle(callback, args, self, context)
-        handle.life = (LIFE.get(None) if context is None else context.get(LIFE)) or self._test
+        if self._closed:  # type: ignore[attr-defined]
+            self._check_closed()  # type: ignore[attr-defined]
+        life = (LIFE.get(None) if context is None else context.get(LIFE)) or self._test
+        handle = SimHandle(callback, args, self, context, life)
         self._soon.append(handle)
         return handle
 
@@ -152,19 +139,21 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """Run ``callback`` when its host's clock shows ``when`` seconds."""
-        self._check_closed()  # type: ignore[attr-defined]
+        if self._closed:  # type: ignore[attr-defined]
+            self._check_closed()  # type: ignore[attr-defined]
         life = (LIFE.get(None) if context is None else context.get(LIFE)) or self._test
-        handle = SimTimer(when, callback, args, self, context)
-        handle.life = life
-        when_ns = _NEVER if when > _NEVER / _NS else life.host.clock.moment_ns(round(when * _NS))
-        self._push(when_ns, handle)
-        handle._scheduled = True  # type: ignore[attr-defined]  # so that its cancel() tells us
-        return handle
-
-    def _push(self, when_ns: int, handle: SimHandle | SimTimer) -> None:
-        self._serial += 1
+        handle = SimTimer(when, callback, args, self, context, life)
+        if when > _NEVER_S:
+            when_ns = _NEVER
+        else:
+            local_ns = round(when * _NS)
+            if local_ns / _NS < when:  # by then time() must show `when`: callers rely on it
+                local_ns += 1
+            when_ns = life.host.clock.moment_ns(local_ns)
         now_ns = self.sim.now_ns
+        self._serial += 1
         heappush(self._timers, (when_ns if when_ns > now_ns else now_ns, self._serial, handle))
+        return handle
 
     def schedule(
         self,
@@ -175,9 +164,10 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
         context: Context,
     ) -> asyncio.Handle:
         """Run ``callback`` at a moment of virtual time, in ``life`` if there is one."""
-        handle = SimHandle(callback, args, self, context)
-        handle.life = life
-        self._push(when_ns, handle)
+        handle = SimHandle(callback, args, self, context, life)
+        now_ns = self.sim.now_ns
+        self._serial += 1
+        heappush(self._timers, (when_ns if when_ns > now_ns else now_ns, self._serial, handle))
         return handle
 
     def first(self, handles: Iterable[asyncio.Handle]) -> None:
@@ -198,7 +188,11 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
         collecting = gc.isenabled()
         gc.disable()  # a finaliser that runs at another moment would be another run
         try:
-            with ambient(self.source, self.sim.escaped, self.sim.refused), simulated_poll(self.sim.network):
+            with (
+                simulated_threads(),
+                ambient(self.source, self.sim.escaped, self.sim.refused),
+                simulated_poll(self.sim.network),
+            ):
                 super().run_forever()
         finally:
             if collecting:
@@ -207,17 +201,24 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
     def _run_once(self) -> None:
         """Run all that is ready, then let time jump. Called again until stopped."""
         sim, soon = self.sim, self._soon
+        trail = sim.trail
         spins = 0
         while not self._stopping:  # type: ignore[attr-defined]
             if not soon:
+                before_ns = sim.now_ns
                 self._jump()
-                spins = 0
+                if sim.now_ns != before_ns:
+                    spins = 0
             handle = soon.popleft()
-            if handle._cancelled:
+            callback = handle._callback
+            if callback is None:  # it was taken back
                 continue
             life = handle.life
             if life is None:
-                handle._run()
+                try:
+                    handle._context.run(callback, *handle._args)
+                except BaseException as error:
+                    self._raised(handle, error)
                 sim.ahead_ns = 0
                 continue
             if not life.alive:
@@ -228,14 +229,11 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
                 continue
             sim.steps += 1
             self._reads = 0
-            sim.mix(sim.now_ns + life.number)
+            trail.append((sim.now_ns << LIVES_BITS) + life.number)
             try:
-                handle._run()
-            except SystemExit as error:  # the process of one host ends, and no other
-                if life is self._test:
-                    raise
-                code = error.code or 0
-                sim.exited(life, f"it exited with {code}", error if code else None)
+                handle._context.run(callback, *handle._args)
+            except BaseException as error:
+                self._raised(handle, error)
             if sim.ahead_ns or host.step_ns:
                 spent = sim.ahead_ns + host.step_ns
                 sim.ahead_ns = 0
@@ -247,6 +245,21 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
         if sim.steps > _STEPS_MAX:
             message = f"the run takes more than {_STEPS_MAX:,} steps"
             raise InvariantError(message)
+
+    def _raised(self, handle: SimHandle | SimTimer, error: BaseException) -> None:
+        """Do what asyncio does with an error that a callback has let out."""
+        life = handle.life
+        if not isinstance(error, _HARMLESS):  # KeyboardInterrupt, and what ends a test
+            raise error
+        if isinstance(error, SystemExit):  # the process of one host ends, and no other
+            if life is None or life is self._test:
+                raise error
+            code = error.code or 0
+            self.sim.exited(life, f"it exited with {code}", error if code else None)
+            return
+        name = getattr(handle._callback, "__qualname__", type(handle._callback).__name__)
+        message = f"exception in callback {name}"
+        self.call_exception_handler({"message": message, "exception": error, "handle": handle})
 
     def end(self) -> None:
         """End all lives, let nothing more happen, and close the loop.
@@ -283,23 +296,27 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
     def _spin(self) -> None:
         """Let a little time pass for a program that waits for time without letting any pass."""
         timers = self._timers
-        limit = timers[0][0] if timers else _NEVER
-        self.sim.now_ns = min(self.sim.now_ns + _SPIN_NS, limit)
+        now_ns = self.sim.now_ns
+        limit = timers[0][0] if timers and timers[0][0] > now_ns else _NEVER
+        self.sim.now_ns = min(now_ns + _SPIN_NS, limit)
         while timers and timers[0][0] <= self.sim.now_ns:
             self._soon.append(heappop(timers)[2])
 
     def _jump(self) -> None:
         """Let time pass to the next timer, and make all that is due then ready."""
         sim, timers, soon = self.sim, self._timers, self._soon
-        if sim.steps // _COLLECT_EVERY != sim.collected:
-            sim.collected = sim.steps // _COLLECT_EVERY
-            gc.collect()
+        if len(sim.trail) > TRAIL_MAX:
+            sim.fold()
+            if sim.steps // _COLLECT_EVERY != sim.collected:
+                sim.collected = sim.steps // _COLLECT_EVERY
+                gc.collect()
         while timers and timers[0][2]._cancelled:
             heappop(timers)
-            self._cancelled = max(0, self._cancelled - 1)
+            if self._cancelled:
+                self._cancelled -= 1
         if not timers or timers[0][0] >= _NEVER:
             self._deadlock()
-        now_ns = timers[0][0]
+        now_ns, _, handle = heappop(timers)
         if now_ns > self._limit_ns:
             message = (
                 f"the run has not ended after {self._limit_ns / _NS:,.0f} virtual seconds"
@@ -307,9 +324,11 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
             )
             raise DeadlockError(message)
         sim.now_ns = now_ns
+        handle._scheduled = False
+        soon.append(handle)
         while timers and timers[0][0] <= now_ns:
             handle = heappop(timers)[2]
-            handle._scheduled = False  # type: ignore[union-attr]
+            handle._scheduled = False
             soon.append(handle)
 
     def _deadlock(self) -> NoReturn:
@@ -338,6 +357,12 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
         life.tasks.add(task)
         return task
 
+    def set_debug(self, enabled: bool) -> None:
+        """Switch asyncio's debug mode on or off."""
+        super().set_debug(enabled)
+        # Each future asks for it: bool(), which answers no, is the quickest thing to ask.
+        self.get_debug = super().get_debug if enabled else bool  # type: ignore[method-assign]
+
     def default_exception_handler(self, context: dict[str, Any]) -> None:
         """Remember what nobody caught."""
         self.sim.note("error", str(context.get("message")))
@@ -357,33 +382,45 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
     ) -> "asyncio.Future[Any]":
         """Run ``func`` in this thread, a little later; its result is late by what it spends.
 
-        An executor with one worker does one call after the other.
+        An executor with a limit of workers runs no more calls at a time than it has workers.
         """
         sim, life = self.sim, self.sim.life
         future: asyncio.Future[Any] = self.create_future()
-        start_ns = sim.moment_ns + self._draws.between(*_EXECUTOR_NS)
-        if getattr(executor, "_max_workers", 0) == 1:
-            start_ns = max(start_ns, self._executors.get(id(executor), 0))
-        sim.at_host(start_ns, life, self._execute, future, func, args, executor)
+        delay_ns = self._draws.between(*_EXECUTOR_NS)
+        if executor is None:
+            executor = self._default_executor  # type: ignore[attr-defined]
+        workers = None if executor is None else workers_of(executor, life)
+        if workers is None:
+            sim.at_host(sim.moment_ns + delay_ns, life, self._execute, future, func, args, None)
+        else:
+            workers.take(
+                lambda: sim.at_host(
+                    sim.moment_ns + delay_ns, life, self._execute, future, func, args, workers
+                )
+            )
         return future
 
     def _execute(
-        self, future: "asyncio.Future[Any]", func: Callable[..., Any], args: Any, executor: Any
+        self,
+        future: "asyncio.Future[Any]",
+        func: Callable[..., Any],
+        args: Any,
+        workers: Workers | None,
     ) -> None:
         sim, life = self.sim, self.sim.life
-        if future.cancelled():
-            return
         answer: Any = None
         error: BaseException | None = None
-        try:
-            answer = func(*args)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as raised:
-            error = raised
+        if not future.cancelled():
+            try:
+                answer = func(*args)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as raised:
+                error = raised
         end_ns, sim.ahead_ns = sim.moment_ns, 0
-        self._executors[id(executor)] = end_ns
         sim.at_host(end_ns, life, _answer, future, answer, error)
+        if workers is not None:
+            sim.at_host(end_ns, life, workers.give_back)
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """There is none."""

@@ -53,12 +53,15 @@ class Medium:
 
     # --- time and faults -----------------------------------------------------------------------
 
+    def pace(self, low_ns: int, high_ns: int) -> int:
+        """Draw how long something takes that happens all the time."""
+        # A plain congruential step (Knuth's MMIX): quicker than the Prng, and good enough here.
+        self._pace = pace = (self._pace * 6364136223846793005 + 1442695040888963407) & _MASK
+        return low_ns + ((pace >> 32) * (high_ns - low_ns + 1) >> 32)
+
     def pass_time(self, span: Span, after_ns: int = 0) -> int:
         """Spend the time of one operation and return the instant of its end."""
-        low, high = span
-        # A plain congruential step (Knuth's MMIX): quicker than the Prng, and good enough here.
-        self._pace = (self._pace * 6364136223846793005 + 1442695040888963407) & _MASK
-        took = low + ((self._pace >> 32) * (high - low + 1) >> 32)
+        took = self.pace(*span)
         faults = self.faults
         if faults.slow_ns[1]:
             extra = self._prng.between(*faults.slow_ns)
@@ -72,11 +75,13 @@ class Medium:
             self.tally.slow_ns += faults.stuck_until_ns - now
             took += faults.stuck_until_ns - now
         self._spend(took)
-        return self._now_ns()
+        return now + took
 
     def fails(self, what: str) -> bool:
         """Whether the operation is one that fails with EIO."""
         faults = self.faults
+        if faults.quiet:
+            return False
         left = getattr(faults, f"{what}_eio_next")
         if left:
             setattr(faults, f"{what}_eio_next", left - 1)

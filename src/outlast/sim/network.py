@@ -14,6 +14,7 @@ from outlast.kernel import ConfigError, Prng
 from outlast.sim.dial import Dial, failed
 from outlast.sim.dns import Dns
 from outlast.sim.ports import ANY, LOOPBACK, Address, Kernel
+from outlast.sim.segment import DATA, Segment
 from outlast.sim.tcp import End
 from outlast.sim.weather import SECOND_NS, Way
 
@@ -39,6 +40,8 @@ class Network:
         dns: Names, and what is wrong with looking them up.
         endpoints: The kernel of each host, by name.
         tcp_timeout_ns: How long a connection waits for what it sent to be acknowledged.
+        open_loopback: Whether what hosts that are added from now on listen for on loopback is
+            reached from other hosts too, as if all stood on one machine.
     """
 
     def __init__(self, sim: "Simulation", prng: Prng) -> None:
@@ -48,6 +51,7 @@ class Network:
         self.endpoints: dict[str, Kernel] = {}
         self.sockets: dict[int, SimSocket] = {}
         self.tcp_timeout_ns = TCP_TIMEOUT_NS
+        self.open_loopback = False
         self._ways: dict[tuple[str, str], Way] = {}
         self._next_fd = _FIRST_FD
 
@@ -55,7 +59,7 @@ class Network:
 
     def host_added(self, host: "Host") -> None:
         """There is one more host."""
-        self.endpoints[host.name] = Kernel(host)
+        self.endpoints[host.name] = Kernel(host, open_loopback=self.open_loopback)
 
     def host_started(self, host: "Host") -> None:
         """A new life of ``host`` begins; connections of earlier ones are answered by a reset."""
@@ -76,10 +80,19 @@ class Network:
         for end in tuple(kernel.ends):
             if end.user is not None:
                 end.user.gone()
+            _unsay(end, self.sim.moment_ns, power=power)
             if power:
                 end.lose_power()
             else:
                 end.close()
+
+    def parting(self) -> bool:
+        """Whether the end of a connection is under way to somebody who does not know it yet."""
+        return any(
+            end.closed and end.queue and not end.peer.closed
+            for kernel in self.endpoints.values()
+            for end in kernel.ends
+        )
 
     # --- ways ----------------------------------------------------------------------------------
 
@@ -161,3 +174,19 @@ class Network:
         except asyncio.CancelledError:
             dial.give_up()
             raise
+
+
+def _unsay(end: End, moment_ns: int, *, power: bool) -> None:
+    """Take back what an end was to send after the instant of a crash: it was computed ahead.
+
+    What a kernel sends by itself when a program ends, it sends all the same.
+    """
+    queue = end.queue
+    kept: list[Segment] = []
+    while queue and queue[-1].sent_ns > moment_ns:
+        segment = queue.pop()
+        if segment.kind == DATA or power:
+            end.flight -= segment.size
+        else:
+            kept.append(segment)
+    queue.extend(reversed(kept))

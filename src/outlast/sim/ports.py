@@ -88,12 +88,17 @@ class Kernel:
         datagrams: Bound UDP sockets by port.
         ends: Its ends of TCP connections.
         mute: Ends of others that wait for it to have power again.
+        open_loopback: Whether what listens on loopback is reached from other hosts too.
     """
 
-    __slots__ = ("datagrams", "ends", "host", "listeners", "mute", "next_port", "powered", "turns")
+    __slots__ = (
+        "datagrams", "ends", "host", "listeners", "mute", "next_port", "open_loopback", "powered",
+        "turns",
+    )  # fmt: skip
 
-    def __init__(self, host: "Host") -> None:
+    def __init__(self, host: "Host", *, open_loopback: bool = False) -> None:
         self.host = host
+        self.open_loopback = open_loopback
         self.powered = True
         self.listeners: dict[int | str, list[Listener]] = {}
         self.datagrams: dict[int, UdpSocket] = {}
@@ -146,7 +151,12 @@ class Kernel:
         found = [
             listener
             for listener in self.listeners.get(port, ())
-            if listener.listening and (listener.address in ANY or listener.address == address)
+            if listener.listening
+            and (
+                listener.address in ANY
+                or listener.address == address
+                or (self.open_loopback and listener.address in LOOPBACK)
+            )
         ]
         if len(found) > 1:
             self.turns += 1

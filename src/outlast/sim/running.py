@@ -126,7 +126,7 @@ def run_case(
     if options.faults:
         plan = Plan(options.faults, seed, length_ns=options.length_ns)
     outcome = Outcome(seed, options={} if plan is None else plan.describe())
-    with _quiet():
+    with quiet():
         loop = SimLoop(seed, trace=trace, limit=options.limit)
         lab = Lab(loop.sim, plan=plan, budget=options.budget, only=only)
         with ExitStack() as stack:
@@ -186,7 +186,7 @@ def _judge(outcome: Outcome, lab: Lab) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the garbage of a run from being heard, and collect it at a set point.
 
     Programs that were killed have closed nothing; nobody needs to be warned of that.
@@ -200,11 +200,11 @@ def _quiet() -> Iterator[None]:
         try:
             yield
         finally:
+            if not _many:
+                gc.unfreeze()  # the first search for clocks has frozen what this run made
             try:
                 gc.collect()
             finally:
-                if not _many:
-                    gc.unfreeze()
                 sys.unraisablehook = hook
 
 

@@ -34,12 +34,13 @@ class Segment:
 
     __slots__ = ("due_ns", "kind", "parts", "sent_ns", "size", "step")
 
-    def __init__(self, kind: int, part: bytes, size: int, due_ns: int) -> None:
+    def __init__(self, kind: int, part: bytes, size: int, due_ns: int, sent_ns: int) -> None:
         self.kind = kind
         self.parts = [part]
         self.size = size
         self.due_ns = due_ns
-        self.sent_ns = self.step = -1
+        self.sent_ns = sent_ns
+        self.step = -1
 
 
 def os_error(number: int, text: str = "") -> OSError:

@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 TEST = "test"
 """Name of the host on which the test's own code runs."""
 _MASK = (1 << 64) - 1
-_PRIME = 0x100000001B3
+LIVES_BITS = 12
+"""So far a step's moment is shifted in the trail, to make room for the life that took it."""
+TRAIL_MAX = 8192
+_CODES_MAX = 4096
 _ADDRESSES_MAX = 250
+_CLOSES_MAX = 20
 _PROBLEMS_MAX = 20
 _ESCAPES_MAX = 200
 
@@ -37,7 +41,7 @@ class Simulation:
     Attributes:
         now_ns: Virtual time, 0 at the beginning.
         ahead_ns: How much time the callback that runs now has spent so far.
-        digest: Of everything that happened; equal in two runs of a seed.
+        trail: What happened since the last :meth:`fold`, as numbers: moments, lives, events.
         problems: What fails the run whatever the test says.
         errors: What was handed to the loop's exception handler, the first ones.
         escapes: What programs did outside the simulation, the first ones.
@@ -55,7 +59,9 @@ class Simulation:
         self.ahead_ns = 0
         self.steps = 0
         self.collected = 0
-        self.digest = 0xCBF29CE484222325
+        self.trail: list[int] = []
+        self._folded = 0
+        self._codes: dict[tuple[int | str, ...], int] = {}
         self.trace = trace
         self.hosts: dict[str, Host] = {}
         self.problems: list[str] = []
@@ -76,6 +82,9 @@ class Simulation:
     @property
     def moment_ns(self) -> int:
         """The instant at which the running callback is."""
+        return self.now_ns + self.ahead_ns
+
+    def _moment(self) -> int:
         return self.now_ns + self.ahead_ns
 
     def spend(self, ns: int) -> None:
@@ -102,16 +111,30 @@ class Simulation:
 
     # --- trace ---------------------------------------------------------------------------------
 
-    def mix(self, value: int) -> None:
-        """Mix a number into the digest."""
-        self.digest = ((self.digest ^ (value & _MASK)) * _PRIME) & _MASK
+    @property
+    def digest(self) -> int:
+        """What everything that happened so far comes to: 64 bits, equal in two runs of a seed."""
+        self.fold()
+        return self._folded & _MASK
+
+    def fold(self) -> None:
+        """Take the trail into the digest."""
+        # Of integers and tuples of them, hash() is the same in every process.
+        self._folded = hash((self._folded, *self.trail))
+        self.trail.clear()
 
     def note(self, kind: str, *facts: int | str) -> None:
         """Write an event into the trace: into its digest, and as text if anybody reads it."""
-        text = f"{kind} {' '.join(map(str, facts))}"
-        self.mix(zlib.crc32(text.encode(), self.moment_ns & 0xFFFFFFFF))
+        event = (kind, *facts)
+        code = self._codes.get(event)
+        if code is None:  # most events occur again and again
+            if len(self._codes) > _CODES_MAX:
+                self._codes.clear()
+            code = self._codes[event] = zlib.crc32(repr(event).encode())
+        moment_ns = self.now_ns + self.ahead_ns
+        self.trail += (moment_ns, code)
         if self.trace is not None:
-            self.trace(self.moment_ns, self.here.name, text)
+            self.trace(moment_ns, self.here.name, " ".join(map(str, event)))
 
     def count(self, name: str) -> None:
         """Count something that should sometimes happen."""
@@ -170,11 +193,10 @@ class Simulation:
         if len(self.hosts) >= _ADDRESSES_MAX:
             message = f"host {name!r}: there are {_ADDRESSES_MAX} hosts already"
             raise ConfigError(message)
-        disk = SimDisk(
-            self.prng.fork(), lambda: self.moment_ns, self.spend, floor_ns=lambda: self.now_ns
-        )
+        disk = SimDisk(self.prng.fork(), self._moment, self.spend, floor_ns=lambda: self.now_ns)
         host = Host(name, f"10.0.0.{len(self.hosts) + 1}", disk, self.prng.fork())
-        disk.wall_ns = lambda: host.clock.wall_ns(self.moment_ns)
+        clock = host.clock
+        disk.wall_ns = lambda: clock.wall_ns(self.now_ns + self.ahead_ns)
         self.hosts[name] = host
         self._by_address[host.address] = host
         self.network.host_added(host)
@@ -248,6 +270,7 @@ class Simulation:
         if life is None:
             return
         life.alive = False
+        life.ended_ns = self.moment_ns
         host.life = None
         host.backlog.clear()
         for task in tuple(life.tasks):
@@ -303,11 +326,13 @@ class Simulation:
         for task in self._graveyard:
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # it never ends
             coroutine = task.get_coro()
-            try:
-                if coroutine is not None:
-                    coroutine.close()
-            except BaseException:  # noqa: S110 - nobody is left to hear it
-                pass
+            for _ in range(_CLOSES_MAX):  # a finally that awaits has to be closed again
+                try:
+                    if coroutine is not None:
+                        coroutine.close()
+                    break
+                except BaseException:  # noqa: S112 - nobody is left to hear it
+                    continue
         self._graveyard.clear()
 
 

@@ -167,18 +167,17 @@ class End:
             way.tally.dropped += 1
             sim.note("swallowed", self.name, self.peer.name)
             return
-        bits = way.prng.bits64()
+        bits = way.bits()
         moment_ns = sim.now_ns + sim.ahead_ns
         split = not (bits >> 40) % _SPLIT_OF and size > 1 and not self.opaque
         if split:  # a reader must not take one write for one read
-            head = 1 + (bits >> 48) % (size - 1)
+            head = 1 + (bits >> 20) % (size - 1)
             self._queue(DATA, data[:head], head, moment_ns, bits)
-            self._queue(DATA, data[head:], size - head, moment_ns, way.prng.bits64())
+            self._queue(DATA, data[head:], size - head, moment_ns, way.bits())
             self.last = None
             return
         segment = self._queue(kind, data, size, moment_ns, bits)
         if kind == DATA:
-            segment.sent_ns = moment_ns
             segment.step = sim.steps
             self.last = None if way.bytes_per_second else segment
         else:
@@ -197,7 +196,7 @@ class End:
                 due_ns += way.shaped_ns(moment_ns, charged) - moment_ns
             due_ns = max(due_ns, self.last_ns)
             self.last_ns = due_ns
-        segment = Segment(kind, data, size, due_ns)
+        segment = Segment(kind, data, size, due_ns, moment_ns)
         self.queue.append(segment)
         self.flight += size
         if way._cut or way.back._cut or self.mute:
@@ -207,11 +206,13 @@ class End:
         return segment
 
     def _schedule(self, due_ns: int) -> None:
-        peer, sim = self.peer, self.sim
+        peer = self.peer
         if peer.closed:
-            self.handle = sim.at(due_ns, self._bounce)
-        else:
-            self.handle = sim.at_host(due_ns, peer.life, self._deliver, context=peer.context)
+            self.handle = self.sim.at(due_ns, self._bounce)
+        else:  # as sim.at_host does
+            self.handle = self.sim.loop.schedule(
+                due_ns, peer.life, self._deliver, (), peer.context
+            )
 
     # --- arriving ------------------------------------------------------------------------------
 
@@ -227,8 +228,7 @@ class End:
             self._next()
             return
         first = queue.popleft()
-        kind, size = first.kind, first.size
-        data = b""
+        kind, size, data = first.kind, first.size, b""
         if kind == DATA:
             parts = first.parts
             while queue and queue[0].due_ns <= now_ns and queue[0].kind == DATA:
@@ -318,7 +318,7 @@ class End:
             if queue:
                 self.mute = True
                 peer.kernel.mute[self] = None
-                self._hold(-1)
+                self.hold(-1)
             return
         answer = False
         while queue and queue[0].due_ns <= now_ns:
@@ -423,11 +423,8 @@ class End:
 
     # --- weather -------------------------------------------------------------------------------
 
-    def hold(self) -> None:
-        """The way is cut: keep what is under way."""
-        self._hold(self.sim.now_ns)
-
-    def _hold(self, now_ns: int) -> None:
+    def hold(self, now_ns: int) -> None:
+        """The way is cut: keep what is under way and not due by ``now_ns``."""
         held = 0
         for segment in self.queue:
             if segment.due_ns > now_ns:

@@ -20,6 +20,7 @@ RETRANSMIT_NS: Final = 200_000_000
 """First retransmission timeout; Linux waits no less."""
 LOSSES_MAX: Final = 5
 """Losses of one segment in a row: at most 6.2 s of silence."""
+_MASK = (1 << 64) - 1
 _LONG_TAILS = 64
 _LONG_TIMES = 10
 
@@ -75,7 +76,7 @@ class Way:
     """
 
     __slots__ = (
-        "_cut", "_drop", "_reset", "back", "base_ns", "bytes_per_second", "cut_since_ns",
+        "_cut", "_drop", "_pace", "_reset", "back", "base_ns", "bytes_per_second", "cut_since_ns",
         "delay_ns", "duplicate_ppm", "ends", "free_at_ns", "jitter_ns", "loss_ppm", "network",
         "prng", "reorder_ppm", "source", "tally", "target",
     )  # fmt: skip
@@ -85,6 +86,7 @@ class Way:
     def __init__(self, network: "Network", source: str, target: str, base_ns: int) -> None:
         self.network = network
         self.prng: Prng = network.prng
+        self._pace = network.prng.bits64()
         self.source = source
         self.target = target
         self.base_ns = base_ns
@@ -126,7 +128,7 @@ class Way:
         if cut:
             self.cut_since_ns = now_ns
             for end in tuple(self.ends):
-                end.hold()
+                end.hold(self.network.sim.now_ns)
             for end in tuple(self.back.ends):
                 end.watch()
         else:
@@ -194,9 +196,15 @@ class Way:
             delay_ns += base_ns * (1 + (bits >> 16) % _LONG_TIMES)
         return delay_ns
 
+    def bits(self) -> int:
+        """Draw 48 bits for one segment."""
+        # A plain congruential step (Knuth's MMIX): quicker than the Prng, and good enough here.
+        self._pace = pace = (self._pace * 6364136223846793005 + 1442695040888963407) & _MASK
+        return pace >> 16
+
     def draw_ns(self) -> int:
         """Draw how long a segment takes in fair weather."""
-        return self.natural_ns(self.prng.bits64())
+        return self.natural_ns(self.bits())
 
     def sent_ns(self, moment_ns: int, size: int) -> int:
         """Return when the line has taken ``size`` bytes, delay and jitter included."""

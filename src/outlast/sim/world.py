@@ -25,20 +25,22 @@ _HAND_OVER_NS = (3_000, 30_000)
 class SimClock:
     """The clocks of one host."""
 
-    __slots__ = ("_host", "_sim")
+    __slots__ = ("_clock", "_host", "_sim")
 
     def __init__(self, sim: Simulation, host: Host) -> None:
         self._sim = sim
         self._host = host
+        self._clock = host.clock
 
     def monotonic_ns(self) -> int:
         """Return the host's monotonic time, which drifts."""
-        sim = self._sim
-        return self._host.clock.monotonic_ns(sim.now_ns + sim.ahead_ns)
+        sim, clock = self._sim, self._clock
+        moment_ns = sim.now_ns + sim.ahead_ns
+        return clock.monotonic_ns(moment_ns) if clock.drift_ppm else moment_ns + clock.ahead_ns
 
     def wall_ns(self) -> int:
         """Return the host's wall time, which drifts and jumps."""
-        return self._host.clock.wall_ns(self._sim.moment_ns)
+        return self._clock.wall_ns(self._sim.moment_ns)
 
     def boot_id(self) -> str:
         """Return an id that changes when the host loses its power."""
@@ -173,8 +175,9 @@ class SimOffload:
         queue.waiting.append((call, future))
         if not queue.running:
             queue.running = True
-            delay = host.prng.between(*_HAND_OVER_NS)
-            sim.at_host(sim.moment_ns + delay, sim.life, self._work, queue, sim.life)
+            life = sim.life
+            delay = host.disk.pace(*_HAND_OVER_NS)
+            sim.at_host(sim.now_ns + sim.ahead_ns + delay, life, self._work, queue, life)
         return future
 
     def _work(self, queue: "_Lane", life: Life) -> None:
@@ -189,7 +192,7 @@ class SimOffload:
                 raise
             except BaseException as raised:
                 error = raised
-        end_ns, sim.ahead_ns = sim.moment_ns, 0
+        end_ns, sim.ahead_ns = sim.now_ns + sim.ahead_ns, 0
         sim.at_host(end_ns, life, self._done, queue, life, future, answer, error)
 
     def _done(
@@ -201,7 +204,7 @@ class SimOffload:
             else:
                 future.set_result(answer)
         if queue.waiting:
-            delay = self._host.prng.between(*_HAND_OVER_NS)
+            delay = self._host.disk.pace(*_HAND_OVER_NS)
             self._sim.at_host(self._sim.now_ns + delay, life, self._work, queue, life)
         else:
             queue.running = False

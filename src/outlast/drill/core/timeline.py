@@ -124,6 +124,8 @@ def gaps(records: Iterable[Done], faults: Sequence[Window], end_ns: int) -> list
     A gap counts for the fault in which it began; it is followed past the fault's end, up to the
     next fault.
     """
+    if not faults:
+        return []
     times = AckTimes(sorted(d.end_ns for d in records if d.outcome == "ok" and not d.read))
     ends = [*(window.start_ns for window in faults[1:]), end_ns]
     return [

@@ -284,7 +284,8 @@ def _shortened(told: Explanation) -> str:
     runs = _counted(told.runs, "run") + ("" if told.minimal else "; stopped before all was tried")
     text = f"{len(told.kept)} of {planned} fault steps {enough} enough ({runs})"
     if len(told.kept) == planned:
-        text = f"all {planned} fault steps are needed ({runs})"
+        needed = f"all {planned} fault steps are" if planned > 1 else "the only fault step is"
+        text = f"{needed} needed ({runs})"
     return text
 
 

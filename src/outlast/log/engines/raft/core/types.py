@@ -9,7 +9,7 @@ Messages are msgspec structs encoded as arrays: a version 1 peer reads version 2
 fields are only added at the end with defaults.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 
 import msgspec
@@ -168,8 +168,7 @@ class Wake:
     """The time asked for in ``Effects.wake_ns`` has come (or earlier; it does no harm)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Receive:
+class Receive(msgspec.Struct, frozen=True):
     """A message from another replica has arrived."""
 
     sender: ReplicaId
@@ -208,8 +207,7 @@ class AskTail:
     ticket: int
 
 
-@dataclass(frozen=True, slots=True)
-class Persisted:
+class Persisted(msgspec.Struct, frozen=True):
     """Everything up to and including ``Persist.ticket`` is durable."""
 
     ticket: int
@@ -298,8 +296,7 @@ RaftEvent = (
 # --- effects out of the core ---------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Persist:
+class Persist(msgspec.Struct):
     """Write in this order, as one unit: hard state, snapshot mark, truncation, entries.
 
     ``truncate_from`` drops entries at and above it; ``reset_to`` (after a snapshot was
@@ -312,12 +309,11 @@ class Persist:
     hard_state: HardState | None = None
     reset_to: tuple[LogIndex, Term] | None = None
     truncate_from: LogIndex | None = None
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[Entry] = msgspec.field(default_factory=list)
     mark: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True):
     """The proposal has this place in the leader's log; it commits, or is refused, later."""
 
     ticket: int
@@ -384,8 +380,7 @@ Answer = Accepted | Refused | Done | TailReady | Overwritten
 Transfer = SendChunks | ReceiveSnapshot | InstallSnapshot
 
 
-@dataclass(slots=True)
-class Effects:
+class Effects(msgspec.Struct):
     """What the driver has to do. Empty fields mean nothing to do.
 
     ``committed`` is the new commit index, or ``None`` if it did not move: the driver delivers
@@ -393,16 +388,16 @@ class Effects:
     """
 
     persist: Persist | None = None
-    send_now: list[tuple[ReplicaId, AnyMessage]] = field(default_factory=list)
-    send_after_durable: list[tuple[ReplicaId, AnyMessage]] = field(default_factory=list)
+    send_now: list[tuple[ReplicaId, AnyMessage]] = msgspec.field(default_factory=list)
+    send_after_durable: list[tuple[ReplicaId, AnyMessage]] = msgspec.field(default_factory=list)
     committed: LogIndex | None = None
-    answers: list[Answer] = field(default_factory=list)
-    transfers: list[Transfer] = field(default_factory=list)
+    answers: list[Answer] = msgspec.field(default_factory=list)
+    transfers: list[Transfer] = msgspec.field(default_factory=list)
     authority_changed: bool = False
     membership: Membership | None = None
     sealed: tuple[LogIndex, bytes] | None = None
     wake_ns: int | None = None
-    events: list[KernelEvent] = field(default_factory=list)
+    events: list[KernelEvent] = msgspec.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
