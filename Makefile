@@ -13,7 +13,7 @@ SOAK_SECONDS ?= 600
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench docs soak clean
+.PHONY: help setup demo test lint bench docs soak mutants clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -69,8 +69,11 @@ docs: .venv/.docs  ## the documentation, into docs/_build/html
 	@$(VENV) -m sphinx -n -W -q docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-soak: setup  ## property, recovery and soak tests again and again, for SOAK_SECONDS
+soak: setup  ## simulated clusters, property, recovery and soak tests again and again, for SOAK_SECONDS
 	@$(VENV) tools/soak.py --seconds $(SOAK_SECONDS)
+
+mutants: setup  ## plant every known bug into a copy, one by one: the simulator must find each
+	@$(VENV) -m tools.mutants
 
 clean:  ## remove everything that make made
 	rm -rf .venv .engines docs/_build build dist htmlcov outlast-demo.html .coverage .coverage.* \

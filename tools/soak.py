@@ -1,6 +1,6 @@
-"""Run property, recovery and soak tests again and again, with new random data each time.
+"""Run simulations, property, recovery and soak tests again and again, with new random data.
 
-Stops at the first failure, whose output holds the command that repeats it. Exit code is pytest's.
+Each round begins with new seeds of the simulated clusters, at both levels. Stops at the first failure, whose output holds the command that repeats it. Exit code is pytest's.
 """
 
 import argparse
@@ -13,6 +13,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("tests/property", "tests/recovery", "tests/sim", "tests/drills")
 NOTHING_COLLECTED = 5
+SIMULATED_SECONDS = 120
+NODE_SEEDS = 500
+FIRST_SEED = 1_000_000
+"""Above the seeds that the tests use."""
 
 
 def main() -> int:
@@ -28,13 +32,25 @@ def main() -> int:
     while time.monotonic() < end:
         command = ["-m", "pytest", "-q", "-x", "-n", "2", f"--hypothesis-seed={seed + rounds}"]
         print(f"round {rounds + 1}: --seed {seed + rounds}", flush=True)
-        done = subprocess.run([sys.executable, *command, *folders], cwd=ROOT, check=False)
-        if done.returncode not in {0, NOTHING_COLLECTED}:
-            print(f"failed; repeat with: python tools/soak.py --seed {seed + rounds} --seconds 1")
-            return done.returncode
+        for part in (*simulations(FIRST_SEED + seed + rounds), [*command, *folders]):
+            done = subprocess.run([sys.executable, *part], cwd=ROOT, check=False)
+            if done.returncode not in {0, NOTHING_COLLECTED}:
+                again = f"python tools/soak.py --seed {seed + rounds} --seconds 1"
+                print(f"failed; repeat with: {again}")
+                return done.returncode
         rounds += 1
     print(f"{rounds} rounds without a failure")
     return 0
+
+
+def simulations(first: int) -> list[list[str]]:
+    """Return commands that run clusters in the simulator, from seed ``first`` on."""
+    seeds = ["--first", str(first), "--seeds"]
+    return [
+        ["-m", "tests.support.raft_campaign", *seeds, str(NODE_SEEDS)],
+        ["-m", "outlast", "sim", "tests/sim/spine.py", *seeds, "1000000", "--seconds",
+         str(SIMULATED_SECONDS)],
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":
