@@ -101,7 +101,7 @@ def apart(module: str, *arguments: object, black_box: bool = False) -> Found:
     """Run ``module`` in a process of its own and return the object that it prints.
 
     Raises:
-        RuntimeError: It failed; the message ends with the last line of its errors.
+        RuntimeError: It printed none; the message ends with the last line of its errors.
     """
     environment = dict(os.environ)
     environment.pop("OUTLAST_SPINE", None)
@@ -111,7 +111,7 @@ def apart(module: str, *arguments: object, black_box: bool = False) -> Found:
         [sys.executable, "-m", module, *map(str, arguments)],
         check=False, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=1800,
     )  # fmt: skip
-    if done.returncode or not done.stdout.strip():
+    if not done.stdout.strip():
         said = done.stderr.strip().splitlines() or ["nothing"]
         raise RuntimeError(f"{module} {' '.join(map(str, arguments))}: {said[-1]}")
     found: Found = json.loads(done.stdout.strip().splitlines()[-1])
@@ -151,7 +151,9 @@ def campaign(seeds: int) -> Found:
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         test = told["tests"][0]
         found[f"{workers}"] = {
-            "verdict": test["verdict"],
+            "verdict": told["verdict"],
+            "failed": [one["seed"] for one in test["failures"]],
+            "repeatable": test["repeatable"]["difference"] is None,
             "seeds": test["seeds"],
             "seeds_per_second": test["seeds"] / wall,
             "cpu_per_seed": cpu / test["seeds"],
@@ -233,7 +235,10 @@ def _campaign_lines(found: Found) -> list[str]:
     lines = ["campaign with all faults, digests compared"]
     for workers, one in found.items():
         lines.append(
-            f"  {workers} worker(s): {one['verdict']}, {one['seeds_per_second']:.2f} seeds/s, "
+            f"  {workers} worker(s): {one['verdict']}"
+            f"{'' if one['repeatable'] else ', not repeatable'}"
+            f"{''.join(f', seed {seed} failed' for seed in one['failed'])}, "
+            f"{one['seeds_per_second']:.2f} seeds/s, "
             f"{one['speed']:.1f} × real time by the clock; {one['cpu_per_seed']:.2f} s of CPU and "
             f"{one['virtual']:.1f} virtual s a seed, {one['seeds']} seeds"
         )
@@ -310,7 +315,7 @@ def measure(name: str, *, quick: bool) -> Found:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run as asked for on the command line; 1 if something could not be measured."""
+    """Run as asked for on the command line; 1 if something failed or could not be measured."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -332,7 +337,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("\n".join(show(name, report[name])), flush=True)
     if chosen.json:
         print(json.dumps(report))
-    return 1 if any("error" in report[name] for name in chosen.sections) else 0
+    bad = any("error" in report[name] for name in chosen.sections)
+    failed = any(
+        isinstance(one, dict) and one["verdict"] == "failed"
+        for one in report.get("campaign", {}).values()
+    )
+    return 1 if bad or failed else 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Run simulations, property, recovery and soak tests again and again, with new random data.
 
-Each round begins with new seeds of the simulated clusters, at both levels. Stops at the first failure, whose output holds the command that repeats it. Exit code is pytest's.
+Each round begins with new seeds of the simulated clusters, at both levels. Stops at the first
+failure, whose output holds the command that repeats it. Exit code is pytest's, or that of the
+simulation.
 """
 
 import argparse

@@ -105,6 +105,7 @@ class Spine:
         self.spare = f"n{self.count + 1}"
         self.joined = False
         self.emptied: dict[str, None] = {}
+        self.usurped = not plain and prng.chance(1, 3)
         self.nodes: dict[str, ClusterNode] = {}
         self.cluster = draw_cluster_id(prng)
         self.addresses: dict[NodeId, str] = {}
@@ -155,7 +156,15 @@ class Spine:
 
     def _others(self) -> list[Coroutine[Any, Any, None]]:
         """Return what else goes on under faults, and is cancelled before healing."""
-        return []
+        return [self._usurp(self.prng.fork())] if self.usurped else []
+
+    async def _usurp(self, prng: Prng) -> None:
+        """Cut the leader off from its followers, not from the clients, until another leads."""
+        while True:
+            await self.lab.sleep(prng.between(400, 3000) / 1000)
+            lasts = prng.between(600, 1500) / 1000
+            self.lab.inject("partition:isolate@leader", lasts=lasts)
+            await self.lab.sleep(lasts)
 
     def _listen_to(self, name: str, world: Any) -> None:
         """Count what should happen sometimes, by the events of a node."""

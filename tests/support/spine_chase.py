@@ -40,7 +40,7 @@ class Chase:
         self._addresses = addresses
         self._prng = prng
         self._sleep = sleep
-        self._pause_ms = prng.choice(((5, 150), (5, 150), (0, 8)))  # now and then without a break
+        self._pause_ms = prng.choice(((5, 150), (5, 150), (0, 30)))
         self._known = 0
         self._begun = 0
         self._answered = 0
@@ -60,6 +60,8 @@ class Chase:
             for client in clients:
                 await client.__aenter__()
             while True:
+                if self._prng.chance(1, 2):
+                    self._follow(self._pad(clients[2]))
                 await self._write(clients[0])
                 for reader in clients[1:]:
                     self._follow(self._read(reader, ""))
@@ -82,6 +84,12 @@ class Chase:
         else:
             self._answered += 1
             self._known = max(self._known, self._answered)
+
+    async def _pad(self, writer: Client[Any]) -> None:
+        """Write something of several sectors, of which a power cut may keep some."""
+        value = "pad " * self._prng.between(1, 1000)
+        with suppress(OutlastError, OSError):
+            await writer.call_json("put", {"key": f"{_NAME} pad", "value": value})
 
     def _hurry(self) -> AbstractContextManager[object]:
         """Give some calls so little time that their answers may come too late."""

@@ -27,7 +27,7 @@ class DamagedSpine(Spine):
         self._drawn = drawn
 
     def _others(self) -> list[Coroutine[Any, Any, None]]:
-        return [self._damage()]
+        return [*super()._others(), self._damage()]
 
     async def _damage(self) -> None:
         await self.lab.sleep(self.seconds * self._drawn.between(20, 80) / 100)

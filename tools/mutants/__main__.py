@@ -103,8 +103,8 @@ def _judge_mode(
         sys.stderr.write(f"{how}: without a mutant, {campaign.seeds} seeds\n")
         for verdict in judge_product(campaign, workers=options.workers, root=options.root):
             if verdict.status != "survived" or verdict.refused:
-                found = verdict.status if verdict.seed is None else f"seed {verdict.seed}"
-                failing = f"{how}: without a mutant, {found}: {verdict.by}"
+                where = verdict.status if verdict.seed is None else f"seed {verdict.seed}"
+                failing = f"{how}: without a mutant, {where}: {verdict.by}"
                 sys.stderr.write(f"{failing}\n")
                 return [failing]
 

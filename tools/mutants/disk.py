@@ -46,7 +46,7 @@ WAL = (
     mutant(
         "overwritten-entry-read-back", "log/wal/core/view.py",
         "        elif kind == RunKind.TRUNCATE:\n            places.cut(run.first)\n",
-        "        elif kind == RunKind.TRUNCATE:\n            places.cut(run.first + 1)\n",
+        "        elif kind == RunKind.TRUNCATE:\n            places.cut(run.first + 1_000)\n",
         breaks="After a restart an index has the entry that was written last",
         section="wal, view", level="cluster", black_box=True,
         faults="truncation, then a restart",

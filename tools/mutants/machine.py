@@ -181,11 +181,15 @@ REPLICA = (
         level="cluster", black_box=True, faults="power cut after a checkpoint",
     ),
     mutant(
-        "log-trimmed-beyond-the-checkpoint", "state/snapshotter.py",
-        "            await self._log.trim(LogIndex(refs[0].index + 1))\n",
-        "            await self._log.trim(LogIndex(self._system.index + 1))\n",
-        breaks="The log is trimmed only as far as a checkpoint reaches", section="Raft 7",
-        level="cluster", black_box=True, faults="restart after a checkpoint, small segments",
+        "log-trimmed-before-the-checkpoint-is-whole", "state/snapshotter.py",
+        "        self._busy = True\n        spec = self._runner.spec\n",
+        "        self._busy = True\n"
+        "        trim = self._log.trim(LogIndex(index + 1))\n"
+        '        self._world.spawn.task(trim, name="state-trim")\n'
+        "        spec = self._runner.spec\n",
+        breaks="The log is trimmed only as far as a checkpoint reaches that was read back",
+        section="Raft 7", level="cluster", black_box=True,
+        faults="a full or failing disk during a checkpoint, then a crash",
         more=(
             Edit(
                 "log/engines/raft/engine.py",

@@ -34,8 +34,8 @@ applied to a copy and run from there.
   writes, the digests of the replicas, and progress once everything is healed. A run in which the
   product itself notices that something is wrong, and stops, does not count here.
 
-The numbers are of the recorded run: how many seeds it took, beginning with seed 0. The product
-without a mutant passes all of them.
+The numbers are of the recorded run: how many seeds it took, beginning with seed 0. Before a run
+the product without a mutant has to pass the same seeds; if it fails, nothing is proven.
 
 ```sh
 make mutants                                            # all, as recorded below
@@ -96,7 +96,8 @@ def _row(row: Mutant, found: dict[str, dict[str, Any]]) -> str:
     by = seen or blind
     cells = (
         f"`{row.name}`", f"{row.breaks} ({row.section})", _cell(by.get("by", "")) if by else "",
-        f"{_seeds(seen)}, {row.level}" if seen else row.level, _seeds(blind),
+        f"{_seeds(seen)}, {row.level}" if seen else f"{row.level}, not recorded",
+        _seeds(blind) or ("not recorded" if row.black_box else ""),
     )  # fmt: skip
     return "| " + " | ".join(cells) + " |\n"
 

@@ -104,7 +104,37 @@ def _anyio(module: Any) -> list[Patch]:
     found = (
         run_sync_in_worker_thread, current_token, run_async_from_thread, run_sync_from_thread
     )  # fmt: skip
-    return [(backend, each.__name__, classmethod(each)) for each in found]
+    return [
+        *((backend, each.__name__, classmethod(each)) for each in found),
+        (module.CancelScope, "__init__", _orderly(module.CancelScope.__init__)),
+    ]
+
+
+class _Ordered(dict[Any, None]):
+    """A set that is gone through in the order in which things were added."""
+
+    def add(self, item: Any) -> None:
+        self[item] = None
+
+    def discard(self, item: Any) -> None:
+        self.pop(item, None)
+
+    def remove(self, item: Any) -> None:
+        del self[item]
+
+
+def _orderly(init: Callable[..., None]) -> Callable[..., None]:
+    """Let a scope cancel what is below it in the same order in every run.
+
+    It keeps scopes and tasks in sets, where their place follows from their address.
+    """
+
+    def made(self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        if fakes.here():
+            self._child_scopes, self._tasks = _Ordered(), _Ordered()
+
+    return made
 
 
 # --- gRPC ----------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from outlast.sim.hosts import LIFE, Life
 from outlast.sim.netloop import NetworkMethods
 from outlast.sim.simulation import LIVES_BITS, TEST, TRAIL_MAX, Simulation
 from outlast.sim.sockets import simulated_poll
+from outlast.sim.tasks import SimTask
 from outlast.sim.threads import Workers, simulated_threads, workers_of
 
 _NS = 1_000_000_000
@@ -84,6 +85,7 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
         self._ready = self._soon
         self._timers: list[tuple[int, int, SimHandle | SimTimer]] = []
         self._serial = 0
+        self._tasks_made = 0
         self._cancelled = 0
         self._reads = 0
         self._limit_ns = int(limit * _NS)
@@ -352,7 +354,13 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
     def create_task(self, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Task[Any]:  # type: ignore[override]
         """Start a task in the life that runs now, or in that of its context."""
         context = kwargs.get("context")
-        task = super().create_task(coro, **kwargs)
+        task: asyncio.Task[Any]
+        if self._task_factory is None:  # type: ignore[attr-defined]
+            self._check_closed()  # type: ignore[attr-defined]
+            self._tasks_made += 1
+            task = SimTask(coro, serial=self._tasks_made, loop=self, **kwargs)
+        else:
+            task = super().create_task(coro, **kwargs)
         life = (LIFE.get(None) if context is None else context.get(LIFE)) or self._test
         life.tasks.add(task)
         return task

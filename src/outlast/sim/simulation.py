@@ -114,14 +114,16 @@ class Simulation:
     @property
     def digest(self) -> int:
         """What everything that happened so far comes to: 64 bits, equal in two runs of a seed."""
-        self.fold()
-        return self._folded & _MASK
+        return self._come_to() & _MASK
 
     def fold(self) -> None:
-        """Take the trail into the digest."""
-        # Of integers and tuples of them, hash() is the same in every process.
-        self._folded = hash((self._folded, *self.trail))
+        """Take the trail into the digest. When that happens is part of what the digest tells."""
+        self._folded = self._come_to()
         self.trail.clear()
+
+    def _come_to(self) -> int:
+        # Of integers and tuples of them, hash() is the same in every process.
+        return hash((self._folded, *self.trail))
 
     def note(self, kind: str, *facts: int | str) -> None:
         """Write an event into the trace: into its digest, and as text if anybody reads it."""
