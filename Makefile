@@ -59,11 +59,12 @@ test: setup  ## the whole suite, lint included
 lint: .venv/.test  ## style, types and import contracts
 	@$(VENV) tools/lint.py
 
-bench: setup .venv/.bench  ## ours beside etcd and PySyncObj, the log beside raw files, drills
+bench: setup .venv/.bench  ## ours beside etcd and PySyncObj, the log beside raw files, drills, simulation
 	@$(VENV) -m benchmarks.replication
 	@$(VENV) -m benchmarks.log
 	@$(VENV) -m benchmarks.drill
 	@$(VENV) -m benchmarks.check --quick
+	@$(VENV) -m benchmarks.sim --quick
 
 docs: .venv/.docs  ## the documentation, into docs/_build/html
 	@$(VENV) -m sphinx -n -W -q docs docs/_build/html

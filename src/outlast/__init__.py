@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from outlast.kernel import CorruptionError as CorruptionError
     from outlast.kernel import DataError as DataError
     from outlast.kernel import DeadlineError as DeadlineError
+    from outlast.kernel import DeadlockError as DeadlockError
     from outlast.kernel import DefiniteError as DefiniteError
     from outlast.kernel import DiskFullError as DiskFullError
     from outlast.kernel import DivergedError as DivergedError
@@ -64,7 +65,8 @@ if TYPE_CHECKING:
 _NAMES = {
     "outlast.kernel": (
         "BarredError BulkheadFullError CircuitOpenError CommandError CommandTypeError"
-        " ConfigError ConnectionLostError CorruptionError DataError DeadlineError DefiniteError"
+        " ConfigError ConnectionLostError CorruptionError DataError DeadlineError DeadlockError"
+        " DefiniteError"
         " DiskFullError DivergedError ElsewhereError EscapeError FencedError HandshakeError"
         " IndefiniteError InvariantError KeyReusedError LogFailedError LostError NoEffectError"
         " OutlastError OverloadedError ProtocolError RateLimitedError RejectedError"

@@ -232,6 +232,10 @@ class InvariantError(OutlastError):
     """A promise of outlast itself is broken: our bug. No policy catches it; the node stops."""
 
 
+class DeadlockError(InvariantError):
+    """In a simulation nothing can ever happen again, and its main coroutine still waits."""
+
+
 def invariant(condition: object, message: str) -> None:
     """Raise :class:`InvariantError` unless ``condition`` holds; stays on under ``python -O``."""
     if not condition:

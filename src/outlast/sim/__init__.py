@@ -5,14 +5,14 @@ Unmodified programs run on simulated hosts, in virtual time, with faults drawn f
 :class:`SimLoop` is the event loop below, for ``asyncio.Runner(loop_factory=…)``.
 """
 
-from outlast.kernel import EscapeError, World, current_world
+from outlast.kernel import DeadlockError, EscapeError, World, current_world
 from outlast.sim.case import Case, overrides, test
 from outlast.sim.escape import Escape
 from outlast.sim.files import patch_files
 from outlast.sim.hands import Undo
 from outlast.sim.hosts import Host
 from outlast.sim.lab import Lab
-from outlast.sim.loop import DeadlockError, SimLoop
+from outlast.sim.loop import SimLoop
 from outlast.sim.nemesis import Injected
 from outlast.sim.recorder import Recorder
 from outlast.sim.running import Options, Outcome, quiet, run, run_case

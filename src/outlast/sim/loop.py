@@ -21,7 +21,7 @@ from contextvars import Context
 from heapq import heapify, heappop, heappush
 from typing import Any, NoReturn
 
-from outlast.kernel import EscapeError, InvariantError
+from outlast.kernel import DeadlockError, EscapeError, InvariantError
 from outlast.sim.ambient import ambient
 from outlast.sim.clocks import SimSource
 from outlast.sim.handles import SimHandle, SimTimer
@@ -45,10 +45,6 @@ _HARMLESS = (Exception, SystemExit, asyncio.CancelledError, GeneratorExit)
 _EXECUTOR_NS = (5_000, 60_000)
 _NEVER = 1 << 62
 _NEVER_S = _NEVER / _NS
-
-
-class DeadlockError(InvariantError):
-    """Nothing can ever happen again in the simulation, and its main coroutine still waits."""
 
 
 class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
