@@ -40,4 +40,5 @@ class Injected:
     @property
     def cuts_off(self) -> bool:
         """Whether it cuts its victims off from the other nodes."""
-        return self.planned.fault.kind == "partition"
+        fault = self.planned.fault
+        return fault.kind == "partition" and fault.variant != "bridge"

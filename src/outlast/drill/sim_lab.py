@@ -78,7 +78,7 @@ class SimLab:
     @property
     def target_name(self) -> str:
         """What the report calls the target."""
-        return self.target.name
+        return f"{self.target.name}, simulated"
 
     @property
     def start_seconds(self) -> float:
