@@ -36,15 +36,23 @@ class DamagedSpine(Spine):
             self.lab.crash(self.victim)
         self.damaged = True
         if self.rots:
-            hit = [host.disk.rot(self._drawn, f"{DATA}/log") for _ in range(_FLIPS)]
-            if any(hit):
+            where = self._drawn.choice((f"{DATA}/log", self._newest(), self._newest()))
+            if any([host.disk.rot(self._drawn, where) for _ in range(_FLIPS)]):
                 self.lab.sim.count("disk rotted")
-        else:
+        elif self._drawn.chance(1, 2):
             self._empty()
             self.lab.sim.count("disk lost")
+        elif host.disk.exists(f"{DATA}/log"):
+            host.disk.rmtree(f"{DATA}/log")  # its identity stays: it must not trust that
+            self.lab.sim.count("log lost")
         await asyncio.sleep(self._drawn.between(10, 1000) / 1000)
         if not host.up:
             self.lab.restart(self.victim)
+
+    def _newest(self) -> str:
+        """Return the segment that was written last: damage in it may pass for a torn tail."""
+        found = [path for path in self.lab.hosts[self.victim].disk.files(DATA) if ".seg" in path]
+        return max(found, default=f"{DATA}/log")
 
     def _empty(self) -> None:
         self.emptied[self.victim] = None

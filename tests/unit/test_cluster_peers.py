@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from outlast.cluster.peers import Peers
+from outlast.cluster.peers import Peers, _Outgoing
 from outlast.host import make_world
 from outlast.kernel import ReplicaId
 from outlast.wire import Identity, Security, WireListener
@@ -52,6 +52,31 @@ def test_an_old_connection_that_closes_late_says_nothing():
     assert handler.lost_replicas == []
     new.closed(None)
     assert handler.lost_replicas == ["n2#3"]
+
+
+def test_a_member_that_the_log_does_not_name_yet_is_answered_on_its_own_connection():
+    """A leader that was admitted while we were away could not be heard by us otherwise."""
+    peers, _ = made()
+    sent: list[tuple[int, bytes]] = []
+    incoming = peers._accept("raft")(None)  # type: ignore[arg-type]
+    connection = SimpleNamespace(
+        peer=Identity(cluster="c", node="n2", incarnation=3),
+        send=lambda kind, stream, body: sent.append((kind, body)),
+    )
+    incoming.opened(connection)
+    assert peers.send(ReplicaId("n2#3"), "raft", 17, b"taken")
+    assert sent == [(17, b"taken")]
+    incoming.closed(None)
+    assert not peers.send(ReplicaId("n2#3"), "raft", 17, b"lost")
+    assert not peers.send(ReplicaId("n9#1"), "raft", 17, b"unknown")
+
+
+def test_an_answer_on_a_connection_that_we_dialled_is_heard():
+    peers, handler = made()
+    peers.enable()
+    link = _Outgoing(peers, ReplicaId("n2#3"), "raft")
+    link.frame(18, 0, b"answer")
+    assert handler.frames == [b"answer"]
 
 
 def test_nothing_is_delivered_before_the_node_is_ready():

@@ -43,7 +43,7 @@ _BULK_BUFFER_MAX = 16 << 20
 
 @dataclass(eq=False, slots=True)
 class _Outgoing:
-    """A connection that we dialled: we send on it and expect nothing back."""
+    """A connection that we dialled: we send on it, and hear who cannot dial us yet."""
 
     peers: "Peers"
     replica: ReplicaId
@@ -62,7 +62,8 @@ class _Outgoing:
         self.peers.outgoing_up(self)
 
     def frame(self, kind: int, stream: int, body: bytes) -> None:
-        """Nothing is ever sent back on this connection."""
+        """An answer of a replica that does not know us yet, and so cannot dial."""
+        self.peers.deliver(self.replica, self.channel, kind, body)
 
     def closed(self, error: BaseException | None) -> None:
         was_open = self.connection is not None
@@ -75,13 +76,19 @@ class _Outgoing:
 
 @dataclass(eq=False, slots=True)
 class _Incoming:
-    """A connection that another member dialled: it sends, we receive."""
+    """A connection that another member dialled: it sends, we receive.
+
+    We answer on it only as long as our log does not name the member: then nobody told us where
+    to dial.
+    """
 
     peers: "Peers"
     channel: str
     replica: ReplicaId = field(default=ReplicaId(""))
+    connection: Connection | None = None
 
     def opened(self, connection: Connection) -> None:
+        self.connection = connection
         peer = connection.peer
         self.replica = replica_id(NodeId(peer.node), peer.incarnation)
         self.peers.incoming[self.replica, self.channel] = self
@@ -91,6 +98,7 @@ class _Incoming:
 
     def closed(self, error: BaseException | None) -> None:
         """Say that the replica is lost, unless it has dialled again meanwhile."""
+        self.connection = None
         key = (self.replica, self.channel)
         if self.peers.incoming.get(key) is not self:
             return
@@ -145,12 +153,16 @@ class Peers:
 
     def send(self, replica: ReplicaId, channel: str, kind: int, body: bytes) -> bool:
         """Queue a frame; ``False`` if it was dropped."""
-        link = self._links.get((replica, channel))
-        if link is None or link.connection is None:
+        link: _Outgoing | _Incoming | None = self._links.get((replica, channel))
+        if link is None:
+            # A leader that was admitted while we were away: our log does not name it yet.
+            link = self.incoming.get((replica, channel))
+        connection = None if link is None else link.connection
+        if connection is None:
             return False
-        if channel == BULK_CHANNEL and link.connection.buffered_bytes > _BULK_BUFFER_MAX:
+        if channel == BULK_CHANNEL and connection.buffered_bytes > _BULK_BUFFER_MAX:
             return False
-        link.connection.send(kind, 0, body)
+        connection.send(kind, 0, body)
         return True
 
     def set_handler(self, handler: PeerHandler | None) -> None:

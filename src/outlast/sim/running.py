@@ -27,6 +27,7 @@ Trace = Callable[[int, str, str], None]
 LIMIT = 24 * 3600.0
 _NS = 1_000_000_000
 _ERRORS_TOLD = 3
+_COLLECTIONS_MAX = 4
 
 
 def disk_here() -> SimDisk | None:
@@ -193,6 +194,7 @@ def quiet() -> Iterator[None]:
     """
     hook = sys.unraisablehook
     gc.freeze()  # what was there before is none of our garbage, and costs time to look through
+    frozen = gc.get_freeze_count()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
@@ -200,10 +202,13 @@ def quiet() -> Iterator[None]:
         try:
             yield
         finally:
-            if not _many:
-                gc.unfreeze()  # the first search for clocks has frozen what this run made
+            if not _many or gc.get_freeze_count() != frozen:
+                gc.unfreeze()  # a search for clocks has frozen what this run had made
             try:
-                gc.collect()
+                # What a finaliser brings back to life is garbage only the next time.
+                for _ in range(_COLLECTIONS_MAX):
+                    if not gc.collect():
+                        break
             finally:
                 sys.unraisablehook = hook
 
