@@ -1,6 +1,10 @@
 """The same drill in the simulator: same faults by name, same judges, same report."""
 
+import asyncio
+import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +13,9 @@ from outlast.drill.choosing import choose_drill
 from outlast.drill.cluster_drill import Counter, Map, Members, Transfers, bank_drill
 from outlast.drill.loader import load_drill
 from outlast.drill.report import Report
+from outlast.drill.sim_nodes import SimCluster
 from outlast.drill.sim_running import SimDrill
+from outlast.drill.target import OwnNodes
 from outlast.kernel import ConfigError
 from outlast.sim import Outcome
 
@@ -154,3 +160,64 @@ def test_a_program_without_asyncio_is_told_so(tmp_path: Path) -> None:
 def test_a_fault_that_the_simulator_lacks_is_refused_at_once() -> None:
     with pytest.raises(ConfigError, match="not built yet"):
         SimDrill(bank_drill(), 20.0, ["memory:flip"])
+
+
+PROGRAM = """
+import asyncio, os, sys
+
+async def main():
+    assert os.environ["OUTLAST_NODE"] == "n1" and os.environ["COLOUR"] == "blue", "environment"
+    await asyncio.sleep(0.1)
+    os.environ["COLOUR"] = "red"
+    await asyncio.sleep(0.1)
+    assert os.environ["COLOUR"] == "red", "what it has set itself"
+    raise SystemExit(f"arguments {sys.argv[1:]}")
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def test_a_command_line_runs_beside_its_drill_with_arguments_and_environment_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    monkeypatch.setenv("COLOUR", "green")
+    before = sys.argv, dict(os.environ)
+
+    class Own(Drill):
+        """The program reads its arguments and its environment."""
+
+        nodes = Nodes(
+            "python program.py --port {port}",
+            environment={"COLOUR": "blue"},
+            start_seconds=0.5,
+            count=1,
+        )
+        workloads = (Members,)
+        faults = ("crash",)
+
+    outcome = SimDrill(Own, 10.0, home=str(tmp_path)).run(1)
+    assert "n1 ended by itself: it exited with arguments ['--port', '7400']" in str(outcome.error)
+    assert (sys.argv, dict(os.environ)) == before
+
+
+def test_what_a_canary_broke_is_mended_even_if_the_wait_before_is_given_up() -> None:
+    class Watch:
+        async def close(self) -> None:
+            await asyncio.sleep(1)
+
+    class Owner:
+        promise = "broken"
+
+    broken: Any = SimCluster(OwnNodes("bank"))
+    broken._watch, broken._broken = Watch(), [(Owner, "promise", "kept")]
+
+    async def give_up() -> None:
+        closing = asyncio.ensure_future(broken.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+
+    asyncio.run(give_up())
+    assert Owner.promise == "kept"

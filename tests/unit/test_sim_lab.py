@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import contextvars
 import signal
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -634,3 +636,84 @@ def test_a_real_file_that_is_written_is_told_in_the_outcome(tmp_path: Any) -> No
     (note,) = [one for one in outcome(main).notes if "file" in one.what]
     assert "a real file that is written" in str(note)
     assert "test_sim_lab.py" in note.where
+
+
+def test_hosts_can_be_cut_by_their_objects() -> None:
+    async def main(lab: sim.Lab) -> str:
+        api = lab.host("api", echo)
+        await lab.sleep(0.1)
+        with lab.cut(api, ["test"]):
+            assert lab.events[-1].victims == ("api", "test")
+            return await ask("api")
+
+    assert sim.run(main) == "TimeoutError"
+
+
+@pytest.mark.parametrize("fault", ["crash,pause", ""])
+def test_a_lab_injects_one_fault_at_a_time(fault: str) -> None:
+    async def main(lab: sim.Lab) -> None:
+        lab.inject(fault)
+
+    with pytest.raises(ConfigError, match="give one, such as"):
+        sim.run(main)
+
+
+def test_a_disk_fault_by_hand_has_no_target_in_its_name() -> None:
+    async def main(lab: sim.Lab) -> None:
+        lab.host("api", echo)
+        lab.disk("api", "full@api")
+
+    with pytest.raises(ConfigError, match="without a target"):
+        sim.run(main)
+
+
+def test_a_program_begins_with_what_stands_around_the_run_whoever_starts_it() -> None:
+    mark = contextvars.ContextVar("mark", default="none")
+    found: list[str] = []
+
+    async def program() -> None:
+        found.append(mark.get())
+        await asyncio.Event().wait()
+
+    async def main(lab: sim.Lab) -> None:
+        mark.set("of the test")
+        lab.host("api", program)
+        await lab.sleep(0.1)
+        lab.restart("api")
+        await lab.sleep(0.1)
+        lab.inject("crash@api", lasts=0.1)
+        await lab.sleep(1)
+
+    around = contextvars.copy_context()
+    around.run(mark.set, "around the run")
+    around.run(sim.run, main)
+    assert found == ["around the run"] * 3
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda lab: lab.slow("api", loss=2.0),
+        lambda lab: lab.slow("api", delay=-1.0),
+        lambda lab: lab.clock("api", drift_ppm=-1_000_000),
+        lambda lab: lab.burden("api", step=-1.0),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(call: Callable[[sim.Lab], object]) -> None:
+    async def main(lab: sim.Lab) -> None:
+        lab.host("api", echo)
+        call(lab)
+
+    with pytest.raises(ConfigError, match="lab"):
+        sim.run(main)
+
+
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_no_fault_strikes_after_healing_even_if_there_was_no_host_before(seed: int) -> None:
+    async def main(lab: sim.Lab) -> int:
+        await lab.heal()
+        lab.host("api", echo)
+        await lab.sleep(20)
+        return len(lab.events)
+
+    assert sim.run(main, seed=seed, faults="crash") == 0

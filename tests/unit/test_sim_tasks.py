@@ -66,3 +66,10 @@ def test_scopes_of_anyio_are_cancelled_in_the_same_order_in_every_run() -> None:
         return tuple(ended)
 
     assert len(_different(main)) == 1
+
+
+def test_a_task_without_a_name_has_the_same_name_in_every_run() -> None:
+    async def main() -> str:
+        return asyncio.create_task(asyncio.sleep(1)).get_name()
+
+    assert sim.run(main) == sim.run(main) == "Task-2"

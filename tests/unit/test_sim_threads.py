@@ -2,11 +2,13 @@
 
 import asyncio
 import ctypes.util
+import gc
 import queue
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from types import ModuleType
@@ -77,6 +79,23 @@ def test_a_crash_gives_the_workers_of_a_shared_executor_back() -> None:
         assert done == [1]
 
     sim.run(main)
+
+
+def test_calls_that_a_shared_executor_never_did_do_not_outlive_the_run() -> None:
+    pool = ThreadPoolExecutor(1)
+    runs: list[weakref.ref[Any]] = []
+
+    async def main(lab: sim.Lab) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(3):
+            loop.run_in_executor(pool, work, 100)
+            pool.submit(lambda: (loop, work(100)))
+        runs.append(weakref.ref(lab.sim))
+        await lab.sleep(1)
+
+    sim.run(main)
+    gc.collect()
+    assert [run() for run in runs] == [None]
 
 
 def test_what_is_submitted_to_a_pool_can_be_awaited() -> None:

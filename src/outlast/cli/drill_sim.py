@@ -52,7 +52,7 @@ def simulated(
                 "swarm": True,
             },
             seeds=seeds,
-            first=seed or 1,
+            first=1 if seed is None else seed,
             workers=workers,
             trace=trace,
             json=json,

@@ -35,7 +35,7 @@ class DrillRun:
     """Runs one drill.
 
     Args:
-        world: The real world.
+        world: The real world, or that of the simulation's own host.
         drill: What people wrote.
         seconds: How long the load runs.
         seed: Of schedule and operations.

@@ -11,8 +11,10 @@ import os
 import runpy
 import shlex
 import sys
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 from outlast.drill.target import PYTHONS
@@ -46,51 +48,103 @@ def check_command(command: str) -> None:
         raise ConfigError(message)
 
 
-async def begin(words: Sequence[str], environment: Mapping[str, str]) -> None:
+async def begin(words: Sequence[str], environment: Mapping[str, str], home: str) -> None:
     """Execute the program in the running task until it ends.
+
+    Args:
+        words: Of its command line, the Python at their head among them.
+        environment: What is added to ours.
+        home: The directory in which a file of a relative path lies.
 
     Raises:
         ConfigError: Definite. It ended without a call of ``asyncio.run``.
         Exception: Whatever the program raises.
     """
-    await _coroutine(words, environment)
-
-
-def _coroutine(words: Sequence[str], environment: Mapping[str, str]) -> Coroutine[Any, Any, Any]:
     module = words[1] == "-m"
     arguments = list(words[2:] if module else words[1:])
-    with _as_process(arguments, environment):
+    process = _Process(arguments, {**os.environ, **environment})
+    with process.here(), _handing_over():
         try:
             if module:
                 runpy.run_module(arguments[0], run_name="__main__", alter_sys=False)
             else:
-                runpy.run_path(arguments[0], run_name="__main__")
+                runpy.run_path(str(Path(home, arguments[0])), run_name="__main__")
         except _Begun as begun:
-            return begun.coroutine
-    message = (
-        f"{shlex.join(words)}: it ended without asyncio.run(…): only asyncio programs can be"
-        " simulated"
-    )
-    raise ConfigError(message)
+            coroutine = begun.coroutine
+        else:
+            message = (
+                f"{shlex.join(words)}: it ended without asyncio.run(…): only asyncio programs"
+                " can be simulated"
+            )
+            raise ConfigError(message)
+    await _Inside(coroutine, process)
+
+
+class _Process:
+    """What a process has of its own and all hosts share here: arguments and environment."""
+
+    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
+        self._arguments = arguments
+        self._environment = environment
+
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """Let what runs in the block see them, and keep what it makes of them."""
+        argv, environ = sys.argv, dict(os.environ)
+        sys.argv = self._arguments
+        _set_environment(self._environment)
+        try:
+            yield
+        finally:
+            self._arguments, self._environment = sys.argv, dict(os.environ)
+            sys.argv = argv
+            _set_environment(environ)
+
+
+def _set_environment(environment: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+class _Inside:
+    """Awaits a coroutine, each of whose steps is taken inside its process.
+
+    Tasks that it starts find the arguments and the environment of whoever runs the drill.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], process: _Process) -> None:
+        self._coroutine = coroutine
+        self._process = process
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        step: Callable[[], Any] = partial(self._coroutine.send, None)
+        while True:
+            with self._process.here():
+                try:
+                    waited = step()
+                except StopIteration as end:
+                    return end.value
+            try:
+                step = partial(self._coroutine.send, (yield waited))
+            except BaseException as error:
+                step = partial(self._coroutine.throw, error)
 
 
 @contextmanager
-def _as_process(arguments: list[str], environment: Mapping[str, str]) -> Iterator[None]:
-    """Give what runs now its own arguments and environment, and wait for its coroutine."""
-    argv, run, runner = sys.argv, asyncio.run, asyncio.Runner.run
-    environ = dict(os.environ)
+def _handing_over() -> Iterator[None]:
+    """Let ``asyncio.run`` hand its coroutine to us until the block ends."""
+    run, runner = asyncio.run, asyncio.Runner.run
 
-    def hand_over(*given: Any, **_: Any) -> NoReturn:
-        raise _Begun(given[-1])
+    def run_here(main: Any, **_: Any) -> NoReturn:
+        raise _Begun(main)
 
-    sys.argv = arguments
-    os.environ.update(environment)
-    asyncio.run = hand_over
-    asyncio.Runner.run = hand_over  # type: ignore[method-assign]
+    def runner_run_here(_self: Any, coro: Any, **_: Any) -> NoReturn:
+        raise _Begun(coro)
+
+    asyncio.run = run_here
+    asyncio.Runner.run = runner_run_here  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        sys.argv, asyncio.run = argv, run
+        asyncio.run = run
         asyncio.Runner.run = runner  # type: ignore[method-assign]
-        os.environ.clear()
-        os.environ.update(environ)

@@ -21,11 +21,13 @@ class SimGround:
         lab: Of the simulation.
         world: Of the simulation's own host.
         nodes: What runs.
+        home: Where command lines are meant: the directory of the drill's file.
     """
 
     lab: Lab
     world: World
     nodes: Any
+    home: str = "."
 
     async def open(self, stack: AsyncExitStack) -> tuple[SimLab, SimBreaker]:
         """Prepare a lab.
@@ -34,7 +36,9 @@ class SimGround:
             ConfigError: Definite. What runs cannot be simulated.
         """
         given: Nodes | OwnNodes = self.nodes
-        target: SimTarget = SimCluster(given) if isinstance(given, OwnNodes) else SimProgram(given)
+        target: SimTarget = (
+            SimCluster(given) if isinstance(given, OwnNodes) else SimProgram(given, self.home)
+        )
         names = [f"n{number}" for number in range(1, given.count + 1)]
         lab = SimLab(self.lab, self.world, target, names)
         stack.push_async_callback(lab.stop)

@@ -5,8 +5,9 @@ be counted; the drill itself asks from the simulation's own host, which no fault
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from outlast.drill.api import Node
@@ -70,7 +71,6 @@ class SimLab:
     target: SimTarget
     names: Sequence[str]
     nodes: dict[str, SimNode] = field(default_factory=dict)
-    exits: list[str] = field(default_factory=list)
     around: list[str] = field(default_factory=list)
     _keeper: TaskHandle | None = None
     _stopping: bool = False
@@ -85,6 +85,13 @@ class SimLab:
         """How long a start may take."""
         return self.target.start_seconds
 
+    @property
+    def exits(self) -> Sequence[str]:
+        """Nodes that ended by themselves, and why."""
+        return [
+            f"{name} ended by itself: {why}" for name, why in self.lab.exits if name in self.nodes
+        ]
+
     # --- life ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -98,22 +105,11 @@ class SimLab:
         for name in (CLIENTS, *(_pinned(name) for name in self.names)):
             self.lab.host(name, _idle)
         for name in self.names:
-            host = self.lab.host(name, self._main(name), may_exit=True)
+            host = self.lab.host(name, partial(self.target.run, name), may_exit=True)
             self.nodes[name] = SimNode(name, host)
         self.target.prepare({name: self._address(name) for name in self.names}, self.world.prng)
         self._keeper = self.world.spawn.task(self._keep(), name="keep nodes")
         await self.ready(self.start_seconds)
-
-    def _main(self, name: str) -> Callable[[], Coroutine[Any, Any, None]]:
-        async def main() -> None:
-            try:
-                await self.target.run(name)
-            except Exception as error:
-                self.exits.append(f"{name} ended by itself: {type(error).__name__}: {error}")
-            else:
-                self.exits.append(f"{name} ended by itself: its program returned")
-
-        return main
 
     async def _keep(self) -> None:
         """Start nodes again that have ended by themselves."""
@@ -145,7 +141,8 @@ class SimLab:
                 left.pop(0)
                 continue
             if self.world.clock.monotonic_ns() > end_ns:
-                said = f"; {self.exits[-1]}" if self.exits else ""
+                ends = [each for each in self.exits if each.startswith(f"{name} ")]
+                said = f"; {ends[-1]}" if ends else ""
                 message = f"{name} was not ready within {within:g} s{said}"
                 raise ConfigError(message)
             await self.world.timers.sleep(_POLL)

@@ -189,10 +189,12 @@ class SimCluster:
 
     async def close(self) -> None:
         """Close the connections that asked, and mend what was broken on purpose."""
-        if self._watch is not None:
-            await self._watch.close()
-        while self._broken:
-            setattr(*self._broken.pop())
+        try:
+            if self._watch is not None:
+                await self._watch.close()
+        finally:  # also when a run that was given up is closed in the middle of the wait
+            while self._broken:
+                setattr(*self._broken.pop())
 
 
 @dataclass(slots=True)
@@ -200,6 +202,7 @@ class SimProgram:
     """People's own program, once on each host: its command line, or a coroutine function."""
 
     nodes: Nodes
+    home: str = "."
     addresses: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -239,7 +242,7 @@ class SimProgram:
         function: Any = self.nodes.main
         if function is None:
             environment = {**self.nodes.environment, **told_of(facts)}
-            await begin(words_of(self.nodes, facts), environment)
+            await begin(words_of(self.nodes, facts), environment, self.home)
             return
         asked = inspect.signature(function).parameters
         given: dict[str, Any] = {**facts, "port": int(port)}

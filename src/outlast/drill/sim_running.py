@@ -61,6 +61,7 @@ class SimDrill:
         options: What else stands on the command line that repeats a seed.
         show: Called with the view a few times per virtual second.
         record: Called with the workload's name, its header and each history event.
+        home: Where command lines are meant: the directory of the drill's file.
 
     Raises:
         ConfigError: Definite. A fault is unknown, or something else about the drill is wrong.
@@ -74,6 +75,7 @@ class SimDrill:
     options: Sequence[str] = ()
     show: Callable[[View], None] = lambda _: None
     record: Record | None = None
+    home: str = "."
     sometimes: Sequence[str] = ()
     first: int = 1
     name: str = field(default="", init=False)
@@ -135,7 +137,7 @@ class SimDrill:
                 command=f"{self.command} --seed {seed}",
                 show=self.show,
                 record=self.record,
-                ground=SimGround(lab, world, self.drill.nodes),
+                ground=SimGround(lab, world, self.drill.nodes, self.home),
                 only=only,
             )
             runs.append(run)
@@ -186,7 +188,7 @@ def find_drill(
     """
     from outlast.drill.choosing import choose_drill
 
-    chosen, _ = choose_drill(name, nodes, target)
+    chosen, home = choose_drill(name, nodes, target)
     options = [
         word
         for option, value in (("--faults", faults), ("--nodes", nodes))
@@ -196,4 +198,5 @@ def find_drill(
     if target != "outlast":
         options += ["--target", target]
     asked = faults.split(",") if faults is not None else ()
-    return [SimDrill(chosen, seconds, asked, swarm=swarm, place=name, options=options)]
+    made = SimDrill(chosen, seconds, asked, swarm=swarm, place=name, options=options, home=home)
+    return [made]

@@ -1,6 +1,6 @@
 """What the test breaks by hand: network, disks, names, clocks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 from outlast.kernel import ConfigError, Prng
@@ -14,7 +14,7 @@ from outlast.sim.simulation import TEST, Simulation
 _NS = 1_000_000_000
 _EVENTS_MAX = 10_000
 
-Names = str | Iterable[str]
+Names = str | Host | Iterable[str | Host]
 
 
 class Undo:
@@ -80,9 +80,10 @@ class Hands:
             b: The others; left out: all other hosts, the test's own among them.
             one_way: Whether only the way from ``a`` to ``b`` is cut.
         """
-        ways = self._ways(a, b, one_way=one_way)
+        left, right = _flat(a), None if b is None else _flat(b)
+        ways = self._ways(left, right, one_way=one_way)
         lease = self._levers.lease()
-        self._by_hand("cut", *_flat(a), *_flat(b or ()))
+        self._by_hand("cut", *left, *(right or ()))
         self._levers.cut(lease, ways)
         return Undo(self._levers, lease)
 
@@ -111,7 +112,16 @@ class Hands:
             drop: Whether what is sent vanishes while its connection stays, half-open.
             reset: Whether connections that send are broken.
             one_way: Whether only the way from ``a`` to ``b`` is slow.
+
+        Raises:
+            ConfigError: Definite. There is no such host, or a number makes no sense.
         """
+        if min(delay, jitter, loss, bytes_per_second) < 0 or loss > 1:
+            message = (
+                f"lab.slow: delay {delay:g}, jitter {jitter:g}, loss {loss:g}, bytes_per_second"
+                f" {bytes_per_second}: none may be below 0, and loss is at most 1"
+            )
+            raise ConfigError(message)
         values = (
             ("delay_ns", round(delay * _NS)),
             ("jitter_ns", round(jitter * _NS)),
@@ -120,9 +130,10 @@ class Hands:
             ("drop", int(drop)),
             ("reset", int(reset)),
         )
+        left, right = _flat(a), None if b is None else _flat(b)
+        ways = self._ways(left, right, one_way=one_way)
         lease = self._levers.lease()
-        self._by_hand("slow", *_flat(a), *_flat(b or ()))
-        ways = self._ways(a, b, one_way=one_way)
+        self._by_hand("slow", *left, *(right or ()))
         self._levers.weather(lease, ways, [item for item in values if item[1]])
         return Undo(self._levers, lease)
 
@@ -130,9 +141,15 @@ class Hands:
         """Let the disk of a host fail: ``eio``, ``full``, ``slow``, ``readonly`` or ``rot``.
 
         Rot flips one durable bit and is not undone.
+
+        Raises:
+            ConfigError: Definite. There is no such fault or host.
         """
         name = self._program(host)
-        read_faults(f"disk:{fault}")
+        known = [one for one in read_faults(f"disk:{fault}") if one.variant == fault]
+        if len(known) != 1:
+            message = f"disk fault {fault!r}: give one, such as eio, without a target"
+            raise ConfigError(message)
         lease = self._levers.lease()
         self._by_hand(f"disk:{fault}", name)
         self._levers.disk(lease, name, fault, self.prng.fork())
@@ -171,7 +188,13 @@ class Hands:
             skew: How far its wall clock is ahead, in seconds, until this is undone.
             jump: How far its wall clock jumps, in seconds, for good.
             drift_ppm: How much too fast both clocks run, in parts per million.
+
+        Raises:
+            ConfigError: Definite. There is no such host, or its clocks would run backwards.
         """
+        if drift_ppm <= -1_000_000:
+            message = f"lab.clock: drift_ppm is {drift_ppm}; give more than -1,000,000"
+            raise ConfigError(message)
         name = self._host(host).name
         lease = self._levers.lease()
         self._by_hand("clock", name)
@@ -184,7 +207,14 @@ class Hands:
         return Undo(self._levers, lease)
 
     def burden(self, host: str | Host, *, step: float) -> Undo:
-        """Let each callback of a host take ``step`` seconds longer."""
+        """Let each callback of a host take ``step`` seconds longer.
+
+        Raises:
+            ConfigError: Definite. There is no such host, or ``step`` is below 0.
+        """
+        if step < 0:
+            message = f"lab.burden: step is {step:g}; give 0 or more"
+            raise ConfigError(message)
         lease = self._levers.lease()
         name = self._program(host)
         self._by_hand("slow", name)
@@ -214,12 +244,14 @@ class Hands:
             raise ConfigError(message)
         return [self._program(host) for host in hosts]
 
-    def _ways(self, a: Names, b: Names | None, *, one_way: bool) -> tuple[Cut, ...]:
-        left = [self._host(name).name for name in _flat(a)]
+    def _ways(
+        self, a: Sequence[str], b: Sequence[str] | None, *, one_way: bool
+    ) -> tuple[Cut, ...]:
+        left = [self._host(name).name for name in a]
         if b is None:
             right = [name for name in self.sim.hosts if name not in left]
         else:
-            right = [self._host(name).name for name in _flat(b)]
+            right = [self._host(name).name for name in b]
         ways = [(x, y) for x in left for y in right if x != y]
         return tuple(ways if one_way else ways + [(y, x) for x, y in ways])
 
@@ -231,4 +263,5 @@ class Hands:
 
 
 def _flat(names: Names) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
+    given = (names,) if isinstance(names, str | Host) else names
+    return tuple(each.name if isinstance(each, Host) else each for each in given)

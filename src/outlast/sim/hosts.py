@@ -9,7 +9,7 @@ its futures and timers. A crash ends the life. From then on nothing of it runs a
 import asyncio
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any
 
 from outlast.kernel import Prng
@@ -76,12 +76,6 @@ class HostClock:
             passed = -(-passed * _PPM // (_PPM + self.drift_ppm))
         return self._since_ns + passed
 
-    def delay_ns(self, delay_ns: int) -> int:
-        """Return how much virtual time passes while this host's clock advances ``delay_ns``."""
-        if self.drift_ppm:
-            return -(-delay_ns * _PPM // (_PPM + self.drift_ppm))
-        return delay_ns
-
     def drift(self, ppm: int, moment_ns: int) -> None:
         """Let the clock run ``ppm`` parts per million too fast from ``moment_ns`` on."""
         self._local_ns = self.monotonic_ns(moment_ns)
@@ -140,13 +134,16 @@ class Life:
         tasks: Those that were started in it, as far as somebody still holds them.
         main: The task of the program's coroutine.
         signals: Handlers that the program has set, by number.
+        workers: Those of the executors that it uses.
+        calls: What it has submitted to executors.
     """
 
     __slots__ = (
-        "__weakref__", "alive", "context", "ended_ns", "host", "main", "number", "signals", "tasks"
+        "__weakref__", "alive", "calls", "context", "ended_ns", "host", "main", "number",
+        "signals", "tasks", "workers",
     )  # fmt: skip
 
-    def __init__(self, host: "Host", number: int) -> None:
+    def __init__(self, host: "Host", number: int, context: Context) -> None:
         self.host = host
         self.number = number
         self.alive = True
@@ -154,7 +151,9 @@ class Life:
         self.tasks = Tasks()
         self.main: asyncio.Task[Any] | None = None
         self.signals: dict[int, Any] = {}
-        self.context: Context = copy_context()
+        self.workers: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+        self.calls: list[Any] = []
+        self.context = context
         self.context.run(LIFE.set, self)
 
     def __repr__(self) -> str:

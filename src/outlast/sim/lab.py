@@ -288,9 +288,13 @@ class Lab(Hands):
             What was injected; ``None`` if there was nobody to hit, or the budget forbade it.
 
         Raises:
-            ConfigError: Definite. There is no such fault.
+            ConfigError: Definite. There is no such fault, or it is more than one.
         """
-        (read,) = read_faults([fault])
+        given = read_faults([fault])
+        if len(given) != 1:
+            message = f"lab.inject: fault is {fault!r}; give one, such as partition:halves@api"
+            raise ConfigError(message)
+        (read,) = given
         return self._nemesis.inject(read, self.prng.bits64(), round(lasts * _NS))
 
     # --- healing -------------------------------------------------------------------------------

@@ -114,6 +114,7 @@ class Nemesis:
         self._steps: Iterator[Step] = iter(())
         self._origin_ns = 0
         self._next: asyncio.Handle | None = None
+        self._over = False
         self._rotten: dict[str, None] = {}
         self._aimed: set[str] = set()
 
@@ -125,8 +126,8 @@ class Nemesis:
         return self._next is not None
 
     def start(self) -> None:
-        """Begin with the plan; its instants count from now."""
-        if self.plan is None or self.started:
+        """Begin with the plan, unless it is over; its instants count from now."""
+        if self.plan is None or self.started or self._over:
             return
         self._origin_ns = self.sim.moment_ns
         self._steps = self.plan.steps()
@@ -146,6 +147,7 @@ class Nemesis:
 
     def stop(self) -> None:
         """Inject nothing more, and end what goes on."""
+        self._over = True
         if self._next is not None:
             self._next.cancel()
         self._steps = iter(())

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from outlast.kernel import Fault
+from outlast.kernel import ConfigError, Fault
 from outlast.sim.core.plan import Plan, read_faults
 from outlast.sim.disk import SimDisk
 from outlast.sim.escape import Escape
@@ -100,6 +100,19 @@ class Options:
     budget: Budget = "minority"
     files: bool = False
     limit: float = LIMIT
+
+    def __post_init__(self) -> None:
+        """Check what a caller may have got wrong.
+
+        Raises:
+            ConfigError: Definite. No such budget, or no time at all.
+        """
+        if self.budget not in {"minority", "any"}:
+            message = f"budget is {self.budget!r}; use minority or any"
+            raise ConfigError(message)
+        if not self.limit > 0:
+            message = f"limit is {self.limit:g}; give virtual seconds above 0"
+            raise ConfigError(message)
 
 
 def run_case(

@@ -7,7 +7,7 @@ drawn from one seed, in an order that depends on nothing else.
 import asyncio
 import zlib
 from collections.abc import Callable
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
 from outlast.kernel import ConfigError, Prng
@@ -75,6 +75,9 @@ class Simulation:
         self._draws = self.prng.fork()
         self._by_address: dict[str, Host] = {}
         self._lives = 0
+        # Programs begin with what stood around the run, whoever starts them: a deadline of the
+        # test is none of theirs.
+        self._origin = copy_context()
         self._graveyard: list[asyncio.Task[Any]] = []
 
     # --- time ----------------------------------------------------------------------------------
@@ -211,7 +214,7 @@ class Simulation:
     def new_life(self, host: Host) -> Life:
         """Begin a life of ``host``, without starting its program."""
         self._lives += 1
-        host.life = Life(host, self._lives)
+        host.life = Life(host, self._lives, self._origin.copy())
         host.starts += 1
         host.paused = host.blocked = False
         host.free_ns = self.moment_ns
@@ -285,10 +288,6 @@ class Simulation:
         self.network.host_crashed(host, power=power)
 
     # --- pauses --------------------------------------------------------------------------------
-
-    def hold(self, host: Host, handle: asyncio.Handle) -> None:
-        """Keep a callback until its host goes on."""
-        host.backlog.append(handle)
 
     def busy_until(self, host: Host, when_ns: int) -> None:
         """Let nothing else of ``host`` run before ``when_ns``."""

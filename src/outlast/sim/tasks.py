@@ -11,7 +11,9 @@ from typing import Any
 
 
 class SimTask(asyncio.Task[Any]):
-    """A task that hashes by a number of its own.
+    """A task that hashes by a number of its own, and is named by it unless it has a name.
+
+    asyncio's own numbers go on from run to run, so that a seed would meet other names again.
 
     Args:
         coro: What it runs.
@@ -23,6 +25,8 @@ class SimTask(asyncio.Task[Any]):
 
     def __init__(self, coro: Coroutine[Any, Any, Any], *, serial: int, **options: Any) -> None:
         self.serial = serial  # before the base remembers it in a set
+        if options.get("name") is None:
+            options["name"] = f"Task-{serial}"
         super().__init__(coro, **options)
 
     def __hash__(self) -> int:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
 
 from outlast.sim import escape, fakes
 from outlast.sim.foreign import stand_ins
@@ -93,20 +92,14 @@ class Workers:
             self.free += 1
 
 
-_workers: "WeakKeyDictionary[Life, WeakKeyDictionary[Any, Workers]]" = WeakKeyDictionary()
-
-
 def workers_of(executor: Any, life: Life) -> Workers | None:
     """Return the workers of an executor; ``None`` if it has no limit that we know."""
     count = getattr(executor, "_max_workers", 0)
     if not count:
         return None
-    mine = _workers.get(life)
-    if mine is None:
-        mine = _workers[life] = WeakKeyDictionary()
-    found = mine.get(executor)
+    found: Workers | None = life.workers.get(executor)
     if found is None:
-        found = mine[executor] = Workers(count)
+        found = life.workers[executor] = Workers(count)
     return found
 
 
@@ -162,9 +155,6 @@ class _Call:
         self.end()
 
 
-_calls: "WeakKeyDictionary[Life, list[_Call]]" = WeakKeyDictionary()
-
-
 def _loop() -> "SimLoop":
     loop: Any = asyncio.get_running_loop()
     found: SimLoop = loop
@@ -174,9 +164,9 @@ def _loop() -> "SimLoop":
 def _open_calls(pool: Any = None) -> list[_Call]:
     """Return the calls of this program, or of one pool, that have not ended."""
     life = LIFE.get(None)
-    calls = _calls.get(life) if life is not None else None
-    if calls is None:
+    if life is None:
         return []
+    calls = life.calls
     calls[:] = [call for call in calls if not call.future.done()]
     return [call for call in calls if pool is None or call.pool is pool]
 
@@ -191,8 +181,8 @@ def _pool_submit(
         message = "cannot schedule new futures after shutdown"
         raise RuntimeError(message)
     call = _Call(self, fn, args, kwargs)
-    _open_calls()
-    _calls.setdefault(life, []).append(call)
+    _open_calls()  # forgets those that have ended
+    life.calls.append(call)
     _loop().run_in_executor(self, call.run).add_done_callback(call.end)
     return call.future
 
