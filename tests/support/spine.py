@@ -337,6 +337,8 @@ class Spine:
                 replica, log = node._replica, node._log
                 if replica is None or log is None or not self.lab.hosts[name].up:
                     continue
+                if node._phase != "serving":
+                    continue  # its snapshot may not be loaded yet
                 commit, applied = int(log.commit_index), int(replica.applied)
                 if not int(log.first) - 1 <= applied <= commit:
                     self.lab.sim.problem(

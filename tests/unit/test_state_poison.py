@@ -61,6 +61,14 @@ def test_what_an_earlier_start_of_the_machine_left_behind_is_not_believed(
     assert again.suspects == {9: 1}
 
 
+def test_a_file_that_a_power_cut_left_incomplete_is_not_believed(tmp_path: Path) -> None:
+    die(tmp_path, 7)
+    die(tmp_path, 7)
+    path = tmp_path / "applying"
+    path.write_bytes(path.read_bytes()[:-8])
+    assert found(tmp_path) == {}
+
+
 def test_what_was_taken_back_is_no_death(tmp_path: Path) -> None:
     marker = ApplyMarker(default_world(), str(tmp_path))
     marker.begin(7)

@@ -32,23 +32,21 @@ class ApplyMarker:
         world.storage.makedirs(directory)
         self._file: File = world.storage.open(f"{directory}/applying", create=True)
         data = self._file.pread(_BOOT_AT + _BOOT.size, 0)
-        boot = _boot(world.clock.boot_id())
-        if len(data) == _BOOT_AT + _BOOT.size and _BOOT.unpack_from(data, _BOOT_AT)[0] != boot:
-            data = b""
-        under_way = _INDEX.unpack_from(data)[0] if len(data) >= _INDEX.size else 0
-        pairs = data[_INDEX.size : _BOOT_AT]
-        whole = len(pairs) // _SUSPECT.size * _SUSPECT.size
+        self._boot = _boot(world.clock.boot_id())
+        whole = len(data) == _BOOT_AT + _BOOT.size
+        if not whole or _BOOT.unpack_from(data, _BOOT_AT)[0] != self._boot:
+            data = bytes(_BOOT_AT)
+        under_way = _INDEX.unpack_from(data)[0]
         self.suspects: dict[int, int] = {
-            index: deaths for index, deaths in _SUSPECT.iter_unpack(pairs[:whole]) if index
+            index: deaths
+            for index, deaths in _SUSPECT.iter_unpack(data[_INDEX.size : _BOOT_AT])
+            if index
         }
         self._marked = False
-        if not data:
-            self._keep()
-        self._file.pwrite(_BOOT.pack(boot), _BOOT_AT)
         if under_way:
             self.accuse(under_way, self.suspects.get(under_way, 0) + 1)
         else:
-            self._write(0)
+            self._keep()
 
     @property
     def suspect(self) -> int:
@@ -88,11 +86,14 @@ class ApplyMarker:
         self._file.close()
 
     def _keep(self) -> None:
-        """Write the suspects; a row of zeros in each place that is free now."""
+        """Write the whole file at once; a row of zeros in each place that is free now.
+
+        At once, so that after a power cut no part of it says what another part does not.
+        """
         self._marked = False
         rows = b"".join(_SUSPECT.pack(at, count) for at, count in self.suspects.items())
-        self._file.pwrite(rows.ljust(_SUSPECTS_MAX * _SUSPECT.size, b"\0"), _INDEX.size)
-        self._write(0)
+        suspects = rows.ljust(_SUSPECTS_MAX * _SUSPECT.size, b"\0")
+        self._file.pwrite(_INDEX.pack(0) + suspects + _BOOT.pack(self._boot), 0)
 
     def _write(self, index: int) -> None:
         self._file.pwrite(_INDEX.pack(index), 0)
