@@ -239,7 +239,7 @@ def test_ctrl_c_ends_a_campaign_with_what_it_has_found(place: Path) -> None:
             time.sleep(patience)
             workers = _children(running.pid)
             running.send_signal(signal.SIGINT)
-            out, err = running.communicate(timeout=15)
+            out, err = running.communicate(timeout=60)
         finally:
             running.kill()
         assert running.returncode in {130, -signal.SIGINT}, err

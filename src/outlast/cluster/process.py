@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from outlast.cluster.identity import NodeIdentity, load_identity
 from outlast.cluster.layout import hash_seed_of
@@ -102,6 +103,7 @@ async def run(
     stop = asyncio.ensure_future(until.wait())
     start = asyncio.ensure_future(node.start())
     failure: asyncio.Future[BaseException] | None = None
+    closing = False
     try:
         await asyncio.wait({stop, start}, return_when=asyncio.FIRST_COMPLETED)
         if not start.done():
@@ -111,14 +113,24 @@ async def run(
         failure = asyncio.ensure_future(node.failed())
         await asyncio.wait({stop, failure}, return_when=asyncio.FIRST_COMPLETED)
         return failure.result() if failure.done() else None
+    except GeneratorExit:
+        closing = True  # its loop is gone: nothing can be waited for any more
+        raise
     finally:
-        for task in (stop, start, failure):
-            if task is not None:
-                task.cancel()
-        try:
-            await asyncio.wait_for(node.stop(), 10.0)
-        except (TimeoutError, OutlastError) as error:
-            notify(f"stopping: {error}")
+        if not closing:
+            await _end(node, (stop, start, failure), notify)
+
+
+async def _end(
+    node: Node, tasks: "Sequence[asyncio.Future[Any] | None]", notify: Callable[[str], None]
+) -> None:
+    for task in tasks:
+        if task is not None:
+            task.cancel()
+    try:
+        await asyncio.wait_for(node.stop(), 10.0)
+    except (TimeoutError, OutlastError) as error:
+        notify(f"stopping: {error}")
 
 
 def run_node(
