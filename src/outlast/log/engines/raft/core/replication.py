@@ -306,8 +306,8 @@ class Replication:
         if s.seals and s.seals[0] <= index:
             self._commit_seal()
         leads_now = s.role is Role.LEADER and before < s.term_start <= index
-        if s.config_index > before or leads_now:  # or it was known to be committed before
-            s.members.on_commit()
+        if s.config_index > before or (leads_now and s.config.old_voters):
+            s.members.on_commit()  # or a joint one was known to be committed before
 
     def _commit_seal(self) -> None:
         s = self.state
