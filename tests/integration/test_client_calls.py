@@ -22,6 +22,7 @@ from outlast.state.ready.bank import Bank, OverdrawnError
 from tests.support.nodes import ROOT, Nodes, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.process, pytest.mark.timeout(60)]
+TTL_SECONDS = 1.5
 LIMITS = {"session_ttl_ns": 1_500_000_000}
 REPLICA = {"tick_seconds": 0.2, "tick_seconds_max": 0.4}
 
@@ -38,7 +39,14 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     )
     try:
         made.init().start().serving()
-        made.leader()
+        leader = made.leader()
+
+        def agreed() -> bool:
+            """Whether the limits hold: a session opened before would outlive the tests."""
+            facts = made.status(leader)
+            return facts is not None and facts["session_ttl"] == TTL_SECONDS
+
+        until(agreed, "limits that are agreed")
         yield made
     finally:
         made.close()

@@ -26,6 +26,7 @@ def status(
         me=name, applied=9, digest=b"", digests=tuple(digests.items()), comparable_from=begins,
         log_time_ns=0, age_ns=0,
         system_epoch=0, system_holder="", holds_system=False, machine_version=1, session_count=0,
+        session_ttl_ns=600 * 10**9,
         key_count=0, lease_count=0, replicas=(), waiting_count=0, pending_bytes=0, entry_count=0,
         command_count=0, snapshot=ref, snapshot_busy=False, log_first=1, poisoned=poisoned,
         failure="",

@@ -105,6 +105,7 @@ def _replica_facts(replica: Replica) -> dict[str, Any]:
         "applied_index": status.applied,
         "digest": status.digest.hex(),
         "sessions": status.session_count,
+        "session_ttl": status.session_ttl_ns / _NS,
         "keys": status.key_count,
         "leases": status.lease_count,
         "pending_commands": status.waiting_count,

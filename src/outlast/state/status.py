@@ -27,6 +27,7 @@ class ReplicaStatus:
     holds_system: bool
     machine_version: int
     session_count: int
+    session_ttl_ns: int
     key_count: int
     lease_count: int
     replicas: tuple[str, ...]
@@ -79,6 +80,7 @@ def picture(
         holds_system=holds_system,
         machine_version=system.members.machine_version,
         session_count=len(system.sessions),
+        session_ttl_ns=system.limits.session_ttl_ns,
         key_count=len(system.keys),
         lease_count=len(system.authority.leases),
         replicas=tuple(system.members.rows),
