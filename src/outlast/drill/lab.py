@@ -13,6 +13,15 @@ from outlast.drill.injected import Injected
 from outlast.drill.report import InvariantReport
 from outlast.kernel import TaskHandle
 
+CLIENTS = "clients"
+"""Where clients that are not pinned to a node stand."""
+POLL = 0.05
+"""Seconds between two looks at whether a node serves."""
+RESTART_SECONDS = 0.3
+"""After so long a node that ended by itself is started again."""
+RESTARTS_MAX = 20
+"""So often; then it stays as it is."""
+
 
 class LabNode(Protocol):
     """One node of a lab."""

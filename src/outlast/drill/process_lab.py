@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from outlast.drill.api import Node
+from outlast.drill.lab import CLIENTS, POLL, RESTART_SECONDS, RESTARTS_MAX
 from outlast.drill.report import InvariantReport
 from outlast.drill.target import LOOPBACK, Target
 from outlast.host.process import ChildProcess, start_process
@@ -22,13 +23,9 @@ from outlast.kernel import ConfigError, Prng, TaskHandle, World
 from outlast.log.files import read_tail
 
 _NS = 1_000_000_000
-_POLL = 0.05
 _TAIL_BYTES = 4096
 _TAIL_LINES = 5
-_RESTART_SECONDS = 0.3
-_RESTARTS_MAX = 20
 
-CLIENTS = "clients"
 DRILL = "drill"
 """Source of the links on which the drill itself asks; no fault touches them."""
 
@@ -131,7 +128,7 @@ class ProcessLab:
             if self.world.clock.monotonic_ns() > end:
                 message = f"{name} was not ready within {within:g} s{self.last_words(name)}"
                 raise ConfigError(message)
-            await self.world.timers.sleep(_POLL)
+            await self.world.timers.sleep(POLL)
 
     def _coming_back(self, name: str) -> bool:
         node = self.nodes[name]
@@ -198,10 +195,10 @@ class ProcessLab:
             f"{node.name} ended by itself with {_code(code)}{self.last_words(node.name)}"
         )
         node.ended += 1
-        if node.ended > _RESTARTS_MAX:
+        if node.ended > RESTARTS_MAX:
             node.wanted = False
             return
-        await self.world.timers.sleep(_RESTART_SECONDS)
+        await self.world.timers.sleep(RESTART_SECONDS)
         await self._start_again(node)
 
     async def _start_again(self, node: NodeProcess) -> None:

@@ -11,16 +11,13 @@ from functools import partial
 from typing import Any
 
 from outlast.drill.api import Node
+from outlast.drill.lab import CLIENTS, POLL, RESTART_SECONDS, RESTARTS_MAX
 from outlast.drill.report import InvariantReport
 from outlast.drill.sim_nodes import PORT, SimTarget
 from outlast.kernel import ConfigError, TaskHandle, World
 from outlast.sim import Host, Lab, Way
 
 _NS = 1_000_000_000
-_POLL = 0.05
-_RESTART_SECONDS = 0.3
-_RESTARTS_MAX = 20
-CLIENTS = "clients"
 
 
 @dataclass(slots=True)
@@ -114,9 +111,9 @@ class SimLab:
     async def _keep(self) -> None:
         """Start nodes again that have ended by themselves."""
         while True:
-            await self.world.timers.sleep(_RESTART_SECONDS)
+            await self.world.timers.sleep(RESTART_SECONDS)
             for name, node in self.nodes.items():
-                if node.wanted and not node.running and node.ended < _RESTARTS_MAX:
+                if node.wanted and not node.running and node.ended <= RESTARTS_MAX:
                     node.ended += 1
                     self.lab.restart(name)
 
@@ -145,7 +142,7 @@ class SimLab:
                 said = f"; {ends[-1]}" if ends else ""
                 message = f"{name} was not ready within {within:g} s{said}"
                 raise ConfigError(message)
-            await self.world.timers.sleep(_POLL)
+            await self.world.timers.sleep(POLL)
 
     async def stop(self) -> None:
         """End every node at once."""
