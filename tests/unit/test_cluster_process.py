@@ -1,5 +1,7 @@
 """A node's process: the hash seed is known at last when the cluster has admitted the node."""
 
+import asyncio
+import warnings
 from pathlib import Path
 
 import pytest
@@ -49,3 +51,25 @@ def test_a_node_admitted_without_knowing_the_cluster_restarts_under_its_hash_see
 def test_one_that_runs_under_it_already_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PYTHONHASHSEED", "4711")
     assert admit_with(4711, tmp_path, monkeypatch) == []
+
+
+def test_a_node_whose_loop_is_gone_is_not_waited_for() -> None:
+    """A coroutine that is closed can wait for nothing: its end must not begin to."""
+    stopped: list[str] = []
+
+    class Stuck:
+        async def start(self) -> None:
+            await asyncio.Event().wait()
+
+        async def stop(self) -> None:
+            stopped.append("stop")
+
+    async def main() -> None:
+        running = process.run(Stuck(), until=asyncio.Event())  # type: ignore[arg-type]
+        running.send(None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            running.close()
+
+    asyncio.run(main())
+    assert not stopped
