@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import struct
 from collections import Counter as Tally
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -26,6 +25,7 @@ from outlast.state.events import (
     SnapshotRefused,
     SnapshotTaken,
 )
+from tests.support.marker import mark_death
 from tests.support.state_bank import NEVER, Host, add, args, caught_up, send, turns, value
 
 pytestmark = pytest.mark.anyio
@@ -249,12 +249,6 @@ async def test_a_power_cut_at_every_step_of_a_checkpoint_loses_nothing(tmp_path:
 
 
 # --- entries that kill ---------------------------------------------------------------------------
-
-
-def mark_death(directory: Path, index: int, deaths: int) -> None:
-    """Leave what a process leaves that died while applying ``index``, once more."""
-    directory.mkdir(exist_ok=True)
-    (directory / "applying").write_bytes(struct.pack("<QQQ", index, index, deaths - 1))
 
 
 async def test_an_entry_that_killed_twice_waits_for_an_agreed_skip(tmp_path: Path) -> None:

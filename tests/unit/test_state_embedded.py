@@ -1,7 +1,6 @@
 """``outlast.open``: a durable object of this process, with the client's surface."""
 
 import asyncio
-import struct
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from outlast.kernel import (
 from outlast.state import Limits, ReplicaSettings, idempotency_key
 from outlast.state import open as open_machine
 from outlast.state.embedded import Embedded
+from tests.support.marker import mark_death
 from tests.support.state_bank import Counter, Refused, turns
 
 pytestmark = pytest.mark.anyio
@@ -159,8 +159,7 @@ async def test_an_entry_that_kills_is_named_and_can_be_left_out(tmp_path: Path) 
         poison = counter.status().applied + 1
         await counter.call(Counter.add, "a", by=100)
         await counter.call(Counter.add, "a", by=10)
-    marker = tmp_path / "snapshots" / "applying"
-    marker.write_bytes(struct.pack("<QQQ", poison, poison, 1))
+    mark_death(tmp_path / "snapshots", poison, 2)
     with pytest.raises(DataError, match=rf"entry {poison} killed .*skip={poison}\)"):
         await open_machine(Counter, tmp_path).__aenter__()
     async with open_machine(Counter, tmp_path, skip=poison) as counter:
