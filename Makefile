@@ -45,7 +45,7 @@ help:  ## list the commands
 
 .venv/.engines: .venv/.made tools/engines.py
 	@echo "unpacking the engines into .engines/"
-	@$(VENV) tools/engines.py etcd >/dev/null
+	@$(VENV) tools/engines.py etcd redis >/dev/null
 	@touch $@
 
 setup: .venv/.test .venv/.engines  ## make .venv with everything, and the engines

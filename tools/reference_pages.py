@@ -24,7 +24,8 @@ _WIDTH = 96
 
 COMMANDS = (
     "serve", "node", "init", "demo", "call", "status", "member add", "member remove",
-    "transfer-leader", "drill", "sim", "check", "faults", "heal", "lint", "data check",
+    "transfer-leader", "drill", "sim", "check", "faults", "heal", "lint", "policies",
+    "data check",
 )  # fmt: skip
 
 CLI_HEAD = """\
@@ -237,6 +238,8 @@ def room_of(cls: type) -> str:
 METRICS_HEAD = """\
 # Metrics
 
+## Of a node
+
 `GET /metrics` on a node's gateway answers in Prometheus' text format. All are read from the node's
 status at scrape time, and have the label `node`. A node that is not serving yet leaves out what it
 does not know. No token is needed to read them.
@@ -247,9 +250,25 @@ does not know. No token is needed to read them.
 | --- | --- | --- |
 """
 
+METRICS_POLICIES = """
+## Of policies
+
+`observe.to_prometheus()` and `observe.to_otel()` offer these under the same names and labels, for
+every policy that has a name. Labels are the names of policies and parts; a part without a name has
+that of the first policy that holds it. What comes from events is counted from the moment on at
+which the sink was made. What comes from state is read when somebody asks, costs a call nothing,
+and begins again at 0 with another policy of that name. A metric has at most {series} series; what
+is beyond that, and a `reason` with figures in it, is counted under `other`.
+
+<!-- Written by tools/reference_pages.py from outlast.observe.METRICS. -->
+
+| metric | type | labels | meaning | source |
+| --- | --- | --- | --- | --- |
+"""
+
 
 def metrics_page() -> str:
-    """Return the page of metrics, from what a node that knows everything would answer."""
+    """Return the page of metrics: what a node that knows everything answers, and of policies."""
     from outlast.cluster import metrics
 
     facts = dict.fromkeys((*metrics._GAUGES, *metrics._COUNTERS), 0)
@@ -258,7 +277,19 @@ def metrics_page() -> str:
         f"| `{name}` | {kind} | {cell(meaning)} |\n"
         for name, meaning, kind in re.findall(r"# HELP (\S+) (.*)\n# TYPE \S+ (\S+)", text)
     )
-    return METRICS_HEAD + "".join(rows)
+    return METRICS_HEAD + "".join(rows) + policy_metrics()
+
+
+def policy_metrics() -> str:
+    """Return the table of what sinks offer of policies."""
+    from outlast.observe.core.metrics import METRICS, SERIES_MAX
+
+    rows = (
+        f"| `{metric.name}` | {metric.kind} | {', '.join(f'`{word}`' for word in metric.labels)} "
+        f"| {cell(metric.meaning)} | {metric.source} |\n"
+        for metric in METRICS
+    )
+    return METRICS_POLICIES.format(series=f"{SERIES_MAX:,}") + "".join(rows)
 
 
 # --- faults ------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from outlast import blocking as blocking
     from outlast import check as check
     from outlast import drill as drill
+    from outlast import observe as observe
     from outlast import sim as sim
     from outlast import testing as testing
     from outlast.cluster.connect import connect as connect
@@ -35,11 +36,13 @@ if TYPE_CHECKING:
     from outlast.kernel import FencedError as FencedError
     from outlast.kernel import HandshakeError as HandshakeError
     from outlast.kernel import IndefiniteError as IndefiniteError
+    from outlast.kernel import InFlightError as InFlightError
     from outlast.kernel import InvariantError as InvariantError
     from outlast.kernel import KeyReusedError as KeyReusedError
     from outlast.kernel import LogFailedError as LogFailedError
     from outlast.kernel import LostError as LostError
     from outlast.kernel import NoEffectError as NoEffectError
+    from outlast.kernel import NoMajorityError as NoMajorityError
     from outlast.kernel import OutlastError as OutlastError
     from outlast.kernel import OverloadedError as OverloadedError
     from outlast.kernel import ProtocolError as ProtocolError
@@ -52,11 +55,37 @@ if TYPE_CHECKING:
     from outlast.kernel import TrimmedError as TrimmedError
     from outlast.kernel import UnavailableError as UnavailableError
     from outlast.kernel import happened as happened
+    from outlast.kernel import idempotency_key as idempotency_key
+    from outlast.protect import AIMD as AIMD
+    from outlast.protect import AdaptiveLimit as AdaptiveLimit
+    from outlast.protect import Budget as Budget
+    from outlast.protect import Bulkhead as Bulkhead
+    from outlast.protect import Cache as Cache
+    from outlast.protect import CircuitBreaker as CircuitBreaker
+    from outlast.protect import CountWindow as CountWindow
+    from outlast.protect import Fallback as Fallback
+    from outlast.protect import Gradient as Gradient
+    from outlast.protect import Hard as Hard
+    from outlast.protect import Hedge as Hedge
+    from outlast.protect import Idempotency as Idempotency
+    from outlast.protect import Idempotent as Idempotent
+    from outlast.protect import Inject as Inject
+    from outlast.protect import Keyed as Keyed
+    from outlast.protect import Policy as Policy
+    from outlast.protect import RateLimit as RateLimit
+    from outlast.protect import Retry as Retry
+    from outlast.protect import SlidingWindow as SlidingWindow
+    from outlast.protect import ThreadBulkhead as ThreadBulkhead
+    from outlast.protect import TimeWindow as TimeWindow
+    from outlast.protect import Vegas as Vegas
+    from outlast.protect import Vote as Vote
+    from outlast.protect import configure as configure
     from outlast.protect import deadline as deadline
+    from outlast.protect import remaining as remaining
+    from outlast.protect import retry_with_backoff as retry_with_backoff
     from outlast.state import StateMachine as StateMachine
     from outlast.state import Table as Table
     from outlast.state import command as command
-    from outlast.state import idempotency_key as idempotency_key
     from outlast.state import open as open
     from outlast.state import query as query
 
@@ -65,20 +94,25 @@ if TYPE_CHECKING:
 _NAMES = {
     "outlast.kernel": (
         "BarredError BulkheadFullError CircuitOpenError CommandError CommandTypeError"
-        " ConfigError ConnectionLostError CorruptionError DataError DeadlineError DeadlockError"
-        " DefiniteError"
-        " DiskFullError DivergedError ElsewhereError EscapeError FencedError HandshakeError"
-        " IndefiniteError InvariantError KeyReusedError LogFailedError LostError NoEffectError"
-        " OutlastError OverloadedError ProtocolError RateLimitedError RejectedError"
-        " ReplyLostError SealedError SessionExpiredError TooLateError TrimmedError"
-        " UnavailableError happened"
+        " ConfigError ConnectionLostError CorruptionError DataError DeadlineError"
+        " DeadlockError DefiniteError DiskFullError DivergedError ElsewhereError"
+        " EscapeError FencedError HandshakeError InFlightError IndefiniteError"
+        " InvariantError KeyReusedError LogFailedError LostError NoEffectError"
+        " NoMajorityError OutlastError OverloadedError ProtocolError RateLimitedError"
+        " RejectedError ReplyLostError SealedError SessionExpiredError TooLateError"
+        " TrimmedError UnavailableError happened idempotency_key"
     ),
-    "outlast.state": "StateMachine Table command idempotency_key open query",
+    "outlast.state": "StateMachine Table command open query",
     "outlast.cluster.connect": "connect",
-    "outlast.protect": "deadline",
+    "outlast.protect": (
+        "AIMD AdaptiveLimit Bulkhead Budget Cache CircuitBreaker CountWindow Fallback"
+        " Gradient Hard Hedge Idempotency Idempotent Inject Keyed Policy RateLimit Retry"
+        " SlidingWindow ThreadBulkhead TimeWindow Vegas Vote configure deadline remaining"
+        " retry_with_backoff"
+    ),
     "outlast.detect": "Health Supervisor",
 }
-_MODULES = ("blocking", "check", "drill", "sim", "testing")
+_MODULES = ("blocking", "check", "drill", "observe", "sim", "testing")
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 # Which extra brings a package that one of our modules asked for and did not find.

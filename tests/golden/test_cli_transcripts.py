@@ -14,7 +14,8 @@ HERE = Path(__file__).parent
 HELP = [
     "--help", "serve --help", "node --help", "init --help", "demo --help", "drill --help",
     "call --help", "status --help", "member --help", "member add --help", "member remove --help",
-    "transfer-leader --help", "check --help", "lint --help", "data --help", "data check --help",
+    "transfer-leader --help", "check --help", "lint --help", "policies --help",
+    "data --help", "data check --help",
 ]  # fmt: skip
 ERRORS = [
     "srve",
@@ -84,6 +85,11 @@ ERRORS = [
     "lint sets.py:Bank",
     "lint bank.py:Bank --against nowhere",
     "lint bank.py:Bank --against n1",
+    "policies nowhere",
+    "policies bank.py:Bank",
+    "policies bank.py:Bnk",
+    "policies --config nowhere.toml",
+    "policies --url bank.py",
     "data check nowhere",
     "data check n1",
 ]

@@ -1,11 +1,12 @@
 """All commands in their groups, and where settings come from: flag > environment > files."""
 
+from collections.abc import Callable
 from typing import Any
 
 from cyclopts import App, ArgumentCollection, Group, Parameter
 from cyclopts.config import Env, Toml
 
-from outlast.cli import check, drill, faults, inspection, run, sim, use
+from outlast.cli import check, drill, faults, inspection, policies, run, sim, use
 
 _HELP = "Keep a Python service working while its parts fail, and prove that it does."
 _EPILOGUE = (
@@ -34,8 +35,8 @@ def make_app(*, show_config: bool = False) -> App:
         suppress_keyboard_interrupt=False,
         config=[
             Env("OUTLAST_", command=False, show=False),
-            Toml(_FILES[0]),
-            Toml(_FILES[1], root_keys=("tool", "outlast")),
+            _file(Toml(_FILES[0])),
+            _file(Toml(_FILES[1], root_keys=("tool", "outlast"))),
             *([_show] if show_config else []),
         ],
     )
@@ -61,10 +62,24 @@ def make_app(*, show_config: bool = False) -> App:
     app.command(faults.faults, group=_prove)
     app.command(faults.heal, group=_prove)
     app.command(inspection.lint, group=_inspect)
+    app.command(policies.policies, group=_inspect)
     data = App(name="data", help="Look at a data directory.", group=_inspect)
     data.command(inspection.check)
     app.command(data)
     return app
+
+
+def _file(toml: Toml) -> Callable[[App, tuple[str, ...], ArgumentCollection], None]:
+    """Return what takes options from a file, except where its table is not one of options.
+
+    ``[policies.NAME]`` holds the settings of a policy.
+    """
+
+    def read(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        if commands[:1] != ("policies",):
+            toml(app, commands, arguments)
+
+    return read
 
 
 def _version() -> str:

@@ -1,6 +1,7 @@
 """The real World: this machine's clocks, loop, threads, sockets and disks."""
 
 import os
+import threading
 
 from outlast.host.clock import HostClock, HostOffload, HostSpawn, HostTimers
 from outlast.host.loop import new_event_loop
@@ -14,8 +15,24 @@ from outlast.kernel import (
     Prng,
     Storage,
     World,
+    forget_default_world,
     set_default_world,
 )
+
+
+class HostPrng(Prng):
+    """A random source that threads may share: two of them never get the same number."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self._lock = threading.Lock()
+
+    def bits64(self) -> int:
+        """Return 64 random bits as a non-negative integer."""
+        with self._lock:
+            return super().bits64()
 
 
 def make_world(
@@ -31,7 +48,7 @@ def make_world(
     return World(
         clock=HostClock(),
         timers=HostTimers(),
-        prng=Prng(int.from_bytes(os.urandom(8), "little") if seed is None else seed),
+        prng=HostPrng(int.from_bytes(os.urandom(8), "little") if seed is None else seed),
         network=HostNetwork(),
         storage=storage or HostStorage(),
         spawn=HostSpawn(),
@@ -42,19 +59,26 @@ def make_world(
 
 
 _made: list[World] = []
+_bus = EventBus()
+"""Of the process's world. A child keeps it: who listens was said before a server forked."""
 
 
 def default_world() -> World:
     """Return the process's world, made on first use."""
     if not _made:
-        _made.append(make_world())
+        _made.append(make_world(events=_bus))
     return _made[0]
+
+
+def _forget() -> None:
+    _made.clear()
+    forget_default_world()
 
 
 set_default_world(default_world)
 if hasattr(os, "register_at_fork"):
     # A child has none of the threads of its parent's world, and must not draw the same ids.
-    os.register_at_fork(after_in_child=_made.clear)
+    os.register_at_fork(after_in_child=_forget)
 
 __all__ = [
     "HostClock",

@@ -9,7 +9,7 @@ from functools import cache
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from outlast.kernel import TimerHandle
+from outlast.kernel import Gate, TimerHandle
 
 T = TypeVar("T")
 
@@ -47,10 +47,18 @@ class HostClock:
 
     monotonic_ns = staticmethod(time.monotonic_ns)
     wall_ns = staticmethod(time.time_ns)
+    pause = staticmethod(time.sleep)
 
     def boot_id(self) -> str:
         """Return the kernel's own id of this start of the machine, empty where it has none."""
         return _boot_id()
+
+    def wait(self, gate: Gate, seconds: float | None) -> bool:
+        """Block until ``gate`` is acquired or ``seconds`` have passed."""
+        if seconds is None:
+            return gate.acquire(True)
+        # A lock takes no longer time than this, and a negative one means for ever.
+        return gate.acquire(True, min(max(seconds, 0.0), threading.TIMEOUT_MAX))
 
 
 class HostTimers:

@@ -97,6 +97,10 @@ class TooLateError(RejectedError):
     """The deadline had passed before the work began."""
 
 
+class InFlightError(RejectedError):
+    """A call with this idempotency key is under way; this one did nothing. Ask again later."""
+
+
 class UnavailableError(RejectedError):
     """No replica can serve this now, for example because there is no majority."""
 
@@ -188,6 +192,27 @@ class ConnectionLostError(IndefiniteError, ConnectionError):
     """The connection broke while it was under way."""
 
 
+class NoMajorityError(IndefiniteError):
+    """Redundant instances gave no answer that enough of them agree on.
+
+    ``parties`` tells how many gave each answer, ``failed`` names those that gave none, with the
+    kind of error, and ``unheard`` those that had not answered in time. Answers are not told.
+    """
+
+    def __init__(
+        self,
+        message: str = "no majority",
+        *,
+        parties: tuple[int, ...] = (),
+        failed: dict[str, str] | None = None,
+        unheard: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.parties = parties
+        self.failed = failed or {}
+        self.unheard = unheard
+
+
 class LogFailedError(IndefiniteError):
     """The log's storage failed (write or fsync). The node stops; what was pending is unknown."""
 
@@ -242,24 +267,16 @@ def invariant(condition: object, message: str) -> None:
         raise InvariantError(message)
 
 
-_FOREIGN_DEFINITE: tuple[type[BaseException], ...] = (ConnectionRefusedError,)
-_NEVER_SENT = {
-    "ConnectError", "ConnectTimeout", "InvalidURL", "PoolTimeout", "UnsupportedProtocol",
-}  # fmt: skip
-_FOREIGN_DEFINITE_NAMES = {
-    "httpx": _NEVER_SENT,
-    "httpcore": _NEVER_SENT,
-    "socket": {"gaierror"},
-}
-"""Class names by top-level module: of what is not imported here."""
-
-
 def happened(error: BaseException) -> Happened:
     """Tell whether the operation that raised ``error`` may have had an effect.
 
-    Errors of outlast answer for themselves. Of foreign errors only those are definite that
-    cannot have reached the other side (a connection refused, a name not found, and what httpx
-    and httpcore raise before they send); everything else is ``"maybe"``.
+    Errors of outlast answer for themselves. Of foreign errors only those are definite whose
+    request surely was not sent (a connection refused, a name not found, what HTTP clients raise
+    before they send), or was answered by a refusal that means that it was not carried out (HTTP
+    401, 412, 429 …; Redis ``READONLY``, ``OOM`` …; gRPC ``UNIMPLEMENTED``, ``UNAUTHENTICATED``),
+    with no earlier attempt or redirect within the same call. Known are httpx, httpcore,
+    requests, urllib3, aiohttp, redis, grpc and the standard library; everything else is
+    ``"maybe"``. Ask while the error still has its traceback: some answers need it.
 
     >>> happened(ConnectionRefusedError())
     'no'
@@ -269,12 +286,9 @@ def happened(error: BaseException) -> Happened:
     answer = getattr(error, "happened", None)
     if answer in {"no", "maybe", "yes"}:
         return answer  # type: ignore[no-any-return]
-    if isinstance(error, _FOREIGN_DEFINITE):
-        return "no"
-    for cls in type(error).__mro__:
-        if cls.__name__ in _FOREIGN_DEFINITE_NAMES.get(cls.__module__.partition(".")[0], ()):
-            return "no"
-    return "maybe"
+    from outlast.kernel.foreign import surely_not
+
+    return "no" if surely_not(error) else "maybe"
 
 
 def kernel_error(name: str, message: str, **fields: Any) -> OutlastError:

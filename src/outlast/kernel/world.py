@@ -16,6 +16,14 @@ from outlast.kernel.prng import Prng
 T = TypeVar("T")
 
 
+class Gate(Protocol):
+    """What a thread can wait for: the part of ``threading.Lock`` that is needed."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take it; ``False`` if it was not to be had in time."""
+        ...
+
+
 class Clock(Protocol):
     """Reads time. ``monotonic_ns`` never goes back; ``wall_ns`` may jump."""
 
@@ -32,6 +40,17 @@ class Clock(Protocol):
 
         Another one means that the power went or the machine was restarted: what had been
         written without a sync may be of any age.
+        """
+        ...
+
+    def pause(self, seconds: float) -> None:
+        """Block the calling thread for ``seconds``."""
+        ...
+
+    def wait(self, gate: Gate, seconds: float | None) -> bool:
+        """Block the calling thread until ``gate`` is acquired or ``seconds`` have passed.
+
+        ``None`` is for ever. Returns whether it was acquired.
         """
         ...
 
@@ -331,11 +350,24 @@ class World:
 
 _world: ContextVar[World | None] = ContextVar("outlast_world", default=None)
 _default: list[Callable[[], World]] = []
+_kept: list[World] = []
 
 
 def set_default_world(make: Callable[[], World]) -> None:
     """Say what :func:`current_world` returns when no world was set; ``host`` calls this."""
     _default[:] = [make]
+    _kept.clear()
+
+
+def offer_default_world(make: Callable[[], World]) -> None:
+    """Say what :func:`current_world` returns, unless that was said before."""
+    if not _default:
+        _default.append(make)
+
+
+def forget_default_world() -> None:
+    """Make the default world anew when it is next asked for; ``host`` calls this after a fork."""
+    _kept.clear()
 
 
 def current_world() -> World:
@@ -346,10 +378,12 @@ def current_world() -> World:
     world = _world.get()
     if world is not None:
         return world
-    if not _default:
-        message = "no world is set: import outlast.host, or set one with use_world()"
-        raise LookupError(message)
-    return _default[0]()
+    if not _kept:
+        if not _default:
+            message = "no world is set: import outlast.host, or set one with use_world()"
+            raise LookupError(message)
+        _kept.append(_default[0]())
+    return _kept[0]
 
 
 def use_world(world: World) -> Token[World | None]:

@@ -1,144 +1,199 @@
-"""Retrying from coroutines: the one retry loop of the library."""
+"""The fused frame for coroutine functions: one Python frame around the call, whatever the parts.
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
-from types import TracebackType
-from typing import ParamSpec, TypeVar
+``blocking`` is the same for plain functions. What differs: waits are awaited, and limits of time
+cancel what they bound.
+"""
 
-from outlast.kernel import InvariantError, World, current_deadline, current_world, happened
-from outlast.protect.core.retry import GiveUp, Retry
-from outlast.protect.events import RetryGaveUp, RetryScheduled
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from inspect import isawaitable
+from typing import Any, Final
 
-P = ParamSpec("P")
-R = TypeVar("R")
+from outlast.kernel import current_deadline, current_world
+from outlast.protect.opening import Opening
+from outlast.protect.plan import Plan
+from outlast.protect.settle import finish, give_back, judged, settle_hung
+from outlast.protect.story import Replay, Story, refuse_late, time_is_up
+from outlast.protect.watch import Watched
 
-_NS = 1_000_000_000
-
-
-class Attempt:
-    """One attempt of :func:`attempts`; a context manager around the call.
-
-    It keeps back an error after which another attempt follows, and lets every other through.
-
-    Attributes:
-        number: Which attempt this is; the first is 1.
-        uncertain: Whether an earlier attempt, or this one, may have had an effect.
-    """
-
-    __slots__ = ("_delay_ns", "_name", "_policy", "_world", "number", "succeeded", "uncertain")
-
-    def __init__(
-        self, policy: Retry, number: int, world: World, name: str, *, uncertain: bool = False
-    ) -> None:
-        self.number = number
-        self.succeeded = False
-        self.uncertain = uncertain
-        self._policy = policy
-        self._world = world
-        self._name = name
-        self._delay_ns = 0
-
-    def __enter__(self) -> "Attempt":
-        """Begin the attempt."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool:
-        """End the attempt; ``True`` keeps the error back because another attempt follows."""
-        if error is None:
-            self.succeeded = True
-            return False
-        if not isinstance(error, Exception):
-            return False
-        world = self._world
-        decision = self._policy.decide(
-            error,
-            attempt=self.number,
-            now_ns=world.clock.monotonic_ns(),
-            deadline=current_deadline.get(),
-            prng=world.prng,
-        )
-        shown = type(error).__name__
-        self.uncertain = self.uncertain or happened(error) == "maybe"
-        if isinstance(decision, GiveUp):
-            if self.uncertain and happened(error) == "no":
-                # This attempt surely did nothing; the call may have, by an earlier one.
-                with suppress(AttributeError):
-                    error.happened = "maybe"  # type: ignore[attr-defined]
-            if self.number > 1:
-                error.add_note(f"after {self.number} attempts: {decision.reason}")
-            world.events.emit(
-                RetryGaveUp(
-                    name=self._name, attempt=self.number, reason=decision.reason, error=shown
-                )
-            )
-            return False
-        self._delay_ns = decision.delay_ns
-        world.events.emit(
-            RetryScheduled(
-                name=self._name,
-                attempt=self.number,
-                delay=decision.delay_ns / _NS,
-                error=shown,
-            )
-        )
-        return True
-
-    async def wait(self) -> None:
-        """Wait out the delay before the next attempt."""
-        await self._world.timers.sleep(self._delay_ns / _NS)
+_NS: Final = 1_000_000_000
 
 
-async def attempts(
-    policy: Retry, *, name: str = "", world: World | None = None
-) -> AsyncIterator[Attempt]:
-    """Yield attempts until one succeeds; the error that ends them comes through itself.
-
-    With ``Retry(on=…, attempts=None)`` it goes on until the deadline of the context, if any::
-
-        async for attempt in attempts(Retry(on=UnavailableError, attempts=None)):
-            with attempt:
-                return await dial(…)
-
-    Args:
-        policy: Which errors, how often, after what waits.
-        name: Shown in events.
-        world: Clock, timers and draws; the current world by default.
-    """
-    where = world or current_world()
-    number, uncertain = 0, False
-    while True:
-        number += 1
-        attempt = Attempt(policy, number, where, name, uncertain=uncertain)
-        yield attempt
-        uncertain = attempt.uncertain
-        if attempt.succeeded:
-            return
-        await attempt.wait()
+def guard_async(
+    plan: Plan, function: Callable[..., Awaitable[Any]]
+) -> Callable[..., Awaitable[Any]]:
+    """Return the coroutine function ``function`` as ``plan`` protects it."""
+    if plan.admits:
+        return _guard_thrifty(plan, function)
+    return _guard(plan, function)
 
 
-async def call_with_retry(
-    function: Callable[P, Awaitable[R]],
-    policy: Retry,
-    /,
-    *args: P.args,
-    **kwargs: P.kwargs,
-) -> R:
-    """Await ``function(*args, **kwargs)``, again as ``policy`` says, and return its result.
+def _guard_thrifty(
+    plan: Plan, function: Callable[..., Awaitable[Any]]
+) -> Callable[..., Awaitable[Any]]:
+    """The frame of a plan that refuses no call, as long as there is no limit of time either."""
+    succeeded, ambient, full = plan.succeeded, current_deadline.get, _guard(plan, function)
 
-    The deadline of the context (:func:`outlast.deadline`) bounds attempts and waits together.
+    @wraps(function)
+    async def protected(*args: Any, **kwargs: Any) -> Any:
+        if plan.bounded or ambient() is not None:
+            return await full(*args, **kwargs)
+        try:
+            result = await function(*args, **kwargs)
+        except BaseException as error:
+            # From here on as if the full frame had made this attempt.
+            replay = Replay(error, function).again_async
+        else:
+            succeeded()
+            return result
+        return await _guard(plan, replay)(*args, **kwargs)
+
+    return protected
+
+
+def _guard(plan: Plan, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    succeeded, judges, name = plan.succeeded, plan.judges, plan.name
+    named, core, breaker = plan.idempotency, plan.core, plan.breaker
+    retry, rate, limit, fallback = plan.retry, plan.rate, plan.limit, plan.fallback
+    deposit = None if retry is None or retry.budget is None else retry.budget.deposit
+    pop, push = (None, None) if limit is None else (limit.pop, limit.push)
+    ambient, begin = current_deadline.get, plan.attempt_watches.begin
+    limit_timed = limit is not None and limit.timed
+
+    @wraps(function)
+    async def protected(*args: Any, **kwargs: Any) -> Any:
+        story = opening = bound = None
+        ever = False
+        try:
+            if plan.whole_ns or named is not None:
+                opening = Opening(plan, args, kwargs)
+                if plan.whole_ns:
+                    bound = plan.whole_watches.enter(opening.at_ns)
+            if deposit is not None:
+                deposit()
+            while True:
+                ticket: Any = None
+                permit: Any = None
+                watched: Watched | None = None
+                clock_ns: Any = None
+                started_ns = 0
+                ran = False
+                try:
+                    deadline = ambient()
+                    if deadline is not None:
+                        refuse_late(deadline, plan)
+                    if core is not None:
+                        ticket = core.round
+                        if not ticket.passes:
+                            ticket = breaker.admit(name)  # type: ignore[union-attr]
+                    if rate is not None:
+                        await pace(rate)
+                    if limit is not None:
+                        try:
+                            permit = pop()  # type: ignore[misc]
+                        except IndexError:
+                            permit = await limit.acquire()
+                    if limit_timed or (breaker is not None and breaker.timed):
+                        clock_ns = current_world().clock.monotonic_ns
+                        started_ns = clock_ns()
+                    if plan.attempt_ns:
+                        watched = begin(plan.attempt_ns)
+                    ran = ever = True
+                    result = await function(*args, **kwargs)
+                    if watched is not None:
+                        watched.leave()
+                    if limit is not None:
+                        held, permit = permit, None
+                        if limit_timed:
+                            give_back(limit, held, started_ns, None)
+                        else:
+                            push(held)  # type: ignore[misc]
+                            if limit.attention:
+                                limit.settle_up()
+                    if not judges:
+                        if ticket is not None:
+                            if not started_ns:
+                                ticket.succeeded()
+                            else:
+                                now_ns = clock_ns()
+                                if (
+                                    now_ns < ticket.until_ns
+                                    and now_ns - started_ns < breaker.quick_ns  # type: ignore[union-attr]
+                                ):
+                                    ticket.succeeded()
+                                else:
+                                    finish(plan, ticket, started_ns)
+                        succeeded()
+                        return result
+                except BaseException as raised:
+                    error = raised
+                    if watched is not None and watched.leave(raised):
+                        error = time_is_up(plan, "attempt_timeout", plan.attempt_ns, ran)
+                        error.__cause__ = raised
+                    if permit is not None:
+                        give_back(limit, permit, started_ns, error)
+                    if story is None:
+                        story = Story(plan)
+                        if bound is not None and bound.fired and ran and ticket is not None:
+                            # It had the whole of the time and has not answered.
+                            settle_hung(plan, ticket)
+                            ticket = None
+                    wait_ns = story.failed(error, ticket, started_ns, ran)
+                    if wait_ns < 0:
+                        if fallback is None or not fallback.answers(error):
+                            if error is raised:
+                                raise
+                            raise error from raised
+                        if bound is not None:
+                            bound.leave()
+                            bound = None
+                        if opening is not None:
+                            opening.close()  # what is to be said instead is not late
+                        plan.tally.fell_back()
+                        return await fallback.value_async(error, args, kwargs)
+                    if retry.between is not None:  # type: ignore[union-attr]
+                        before = retry.between(error)  # type: ignore[union-attr,arg-type]
+                        if isawaitable(before):
+                            await before
+                else:
+                    story = story or Story(plan)
+                    wait_ns = judged(plan, story, ticket, started_ns, result)
+                    if wait_ns < 0:
+                        return result
+                await story.world.timers.sleep(wait_ns / _NS)
+                story.again()
+        except BaseException as error:
+            if bound is None or not bound.leave(error):
+                raise
+            late = time_is_up(plan, "timeout", plan.whole_ns, ever)
+            if fallback is not None and fallback.answers(late):
+                opening.close()  # type: ignore[union-attr]
+                plan.tally.fell_back()
+                return await fallback.value_async(late, args, kwargs)
+            raise late from error
+        finally:
+            if bound is not None:
+                bound.leave()
+            if story is not None:
+                story.close()
+            if opening is not None:
+                opening.close()
+
+    return protected
+
+
+async def pace(rate: Any) -> None:
+    """Wait for the turn that a rate limit gives.
 
     Raises:
-        BaseException: What the last attempt raised, itself, with a note if it was not the first.
-            Where that attempt surely had no effect and an earlier one may have had one, its
-            ``happened`` is ``"maybe"``.
+        RateLimitedError: Definite. The wait would be too long, or end after the deadline.
     """
-    name = getattr(function, "__qualname__", type(function).__name__)
-    async for attempt in attempts(policy, name=name):
-        with attempt:
-            return await function(*args, **kwargs)
-    raise InvariantError("attempts ended without a success or an error")
+    world = current_world()
+    now_ns = world.clock.monotonic_ns()
+    wait_ns = rate.reserve(now_ns)
+    if wait_ns:
+        try:
+            await world.timers.sleep(wait_ns / _NS)
+        except BaseException:
+            rate.give_back(now_ns + wait_ns)
+            raise

@@ -124,6 +124,22 @@ class deadline:
             self._task.cancel()
 
 
+def remaining(limit: float | None = None) -> float | None:
+    """Return the seconds left to the deadline of the context; for socket timeouts and the like.
+
+    Args:
+        limit: A timeout of one's own, in seconds: the smaller of the two is returned.
+
+    Returns:
+        0 or more; ``None`` if there is neither a deadline nor a limit.
+    """
+    deadline = current_deadline.get()
+    if deadline is None or deadline.endless:
+        return limit
+    left = deadline.left_ns(current_world().clock.monotonic_ns()) / 1_000_000_000
+    return left if limit is None else min(left, limit)
+
+
 def _current_task() -> "asyncio.Task[Any] | None":
     try:
         return asyncio.current_task()

@@ -7,8 +7,10 @@ from typing import Any, TypeVar, cast
 
 from outlast.kernel import (
     ConnectionHandler,
+    DeadlockError,
     EventBus,
     Events,
+    Gate,
     NoFaults,
     TimerHandle,
     World,
@@ -45,6 +47,45 @@ class SimClock:
     def boot_id(self) -> str:
         """Return an id that changes when the host loses its power."""
         return f"{self._host.name}-{self._host.disk.tally.power_cuts}"
+
+    def pause(self, seconds: float) -> None:
+        """Let ``seconds`` of virtual time pass in the running callback."""
+        self._sim.spend(max(round(seconds * _NS), 0))
+
+    def wait(self, gate: Gate, seconds: float | None) -> bool:
+        """Acquire ``gate``, which nobody else can release while the running callback waits.
+
+        There is one thread: a gate that is not free now is not free later.
+        """
+        if gate.acquire(False):
+            return True
+        if seconds is None:
+            raise DeadlockError("blocking code waits for ever for what no other thread can give")
+        self.pause(seconds)
+        return gate.acquire(False)
+
+    def beside(self, call: Callable[[], T]) -> tuple[T | None, BaseException | None, int]:
+        """Make ``call`` as if on a thread beside the running callback.
+
+        It is computed now, and takes its time for itself: afterwards it is as late for the caller
+        as before. What it changes is seen at once, though, as there is one thread.
+
+        Returns:
+            Its answer, its exception, and the monotonic instant at which it ends.
+        """
+        sim = self._sim
+        ahead_ns = sim.ahead_ns
+        answer: T | None = None
+        error: BaseException | None = None
+        try:
+            answer = call()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as raised:
+            error = raised
+        end_ns = self.monotonic_ns()
+        sim.ahead_ns = ahead_ns
+        return answer, error, end_ns
 
 
 class SimTimers:

@@ -3,14 +3,10 @@
 Importing this needs msgspec; ``import outlast`` does it only when one of the names is used.
 """
 
+from outlast.kernel import current_idempotency_key, idempotency_key
 from outlast.state.client_session import ClientSession
 from outlast.state.context import CommandRandom, Context
-from outlast.state.core.client_session import (
-    RequestWindow,
-    current_idempotency_key,
-    idempotency_key,
-    result_of,
-)
+from outlast.state.core.client_session import RequestWindow, result_of
 from outlast.state.core.digest import DigestBook, Odd
 from outlast.state.core.envelope import Command, encode_command
 from outlast.state.core.limits import Limits

@@ -19,11 +19,12 @@ from outlast.kernel import (
     UnavailableError,
     World,
     current_deadline,
+    current_idempotency_key,
     replica_id,
 )
 from outlast.log import Log, SnapshotRef
 from outlast.state.client_session import ClientSession
-from outlast.state.core.client_session import current_idempotency_key, result_of
+from outlast.state.core.client_session import result_of
 from outlast.state.core.envelope import encode_command
 from outlast.state.core.reply import DEFINITE, Reply, decode_reply, decode_reply_error
 from outlast.state.faults import decode_error

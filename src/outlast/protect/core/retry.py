@@ -9,9 +9,7 @@ The decider holds no state: the attempt number is passed in, and one object serv
 calls, threads and loops.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from outlast.kernel import (
     CommandError,
@@ -22,47 +20,72 @@ from outlast.kernel import (
     Prng,
     RejectedError,
 )
+from outlast.protect.core.filter import ErrorFilter, check_filter, classes, matches
 
 _NS: Final = 1_000_000_000
 
-ErrorFilter = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
-"""Exception classes, or a plain function that tells of one exception whether it is meant."""
+Jitter = Literal["full", "equal", "decorrelated", "none"]
+JITTERS: Final = ("full", "equal", "decorrelated", "none")
 
 
 def _nanoseconds(seconds: float) -> int:
     return round(seconds * _NS)
 
 
-@dataclass(frozen=True, slots=True)
 class Backoff:
-    """Full-jitter exponential backoff between attempts.
+    """Exponential backoff between attempts, with jitter.
 
-    Before attempt *n* (the first is 1), wait a time drawn evenly from zero to
-    ``min(cap, base * 2**(n - 2))``. Even draws spread callers that failed together
-    (Brooker, "Exponential Backoff and Jitter", 2015).
+    The widest wait before attempt *n* (the first is 1) is ``min(cap, base * factor**(n - 2))``.
+    What is waited is drawn from it (Brooker, "Exponential Backoff and Jitter", 2015):
+
+    - ``"full"``: evenly from 0 to the widest. Spreads callers that failed together the most.
+    - ``"equal"``: evenly from half of the widest to the widest.
+    - ``"decorrelated"``: evenly from ``base`` to three times the wait before, at most ``cap``.
+    - ``"none"``: the widest. Callers that failed together come back together.
 
     Args:
         base: Widest wait before attempt 2, in seconds. Above 0.
         cap: Ceiling for any one wait, in seconds. At least ``base``.
+        jitter: How a wait is drawn.
+        factor: By which the widest wait grows. At least 1.
 
     Raises:
-        ConfigError: ``cap < base``, or either is not positive.
+        ConfigError: ``cap < base``, a value is out of range, or there is no such jitter.
 
     >>> Backoff(base=0.1, cap=5.0).ceiling(attempt=4)
     0.4
     """
 
-    base: float = 0.1
-    cap: float = 5.0
+    __slots__ = ("base", "cap", "factor", "jitter")
 
-    def __post_init__(self) -> None:
-        """Check both values and their relation."""
-        for name in ("base", "cap"):
-            value = getattr(self, name)
+    def __init__(
+        self, base: float = 0.1, cap: float = 5.0, *, jitter: Jitter = "full", factor: float = 2.0
+    ) -> None:
+        for name, value in (("base", base), ("cap", cap)):
             if not 0 < value < float("inf"):
                 raise ConfigError(f"Backoff: {name} is {value}; it must be above 0 and finite")
-        if self.cap < self.base:
-            raise ConfigError(f"Backoff: cap ({self.cap} s) is below base ({self.base} s)")
+        if cap < base:
+            raise ConfigError(f"Backoff: cap ({cap} s) is below base ({base} s)")
+        if jitter not in JITTERS:
+            raise ConfigError(f"Backoff: jitter is {jitter!r}; one of {', '.join(JITTERS)}")
+        if not 1 <= factor < float("inf"):
+            raise ConfigError(f"Backoff: factor is {factor}; 1 or more")
+        self.base = base
+        self.cap = cap
+        self.jitter: Jitter = jitter
+        self.factor = factor
+
+    def __repr__(self) -> str:
+        return f"Backoff({self.base:g}, {self.cap:g}, jitter={self.jitter!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Backoff) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[float, float, str, float]:
+        return self.base, self.cap, self.jitter, self.factor
 
     def ceiling(self, attempt: int) -> float:
         """Return the widest wait before ``attempt``, in seconds; 0 before the first."""
@@ -73,84 +96,108 @@ class Backoff:
         if attempt < 2:
             return 0
         cap = _nanoseconds(self.cap)
-        # Beyond 64 doublings the cap has long been reached; do not build huge integers.
-        return min(cap, _nanoseconds(self.base) << min(attempt - 2, 64))
+        # Beyond 64 doublings the cap has long been reached; do not build huge numbers.
+        steps = min(attempt - 2, 64)
+        if self.factor == 2.0:
+            return min(cap, _nanoseconds(self.base) << steps)
+        return _nanoseconds(min(self.cap, self.base * self.factor**steps))
 
-    def draw_ns(self, attempt: int, prng: Prng) -> int:
-        """Return the wait before ``attempt``, in nanoseconds: an even draw up to the ceiling."""
-        return prng.between(0, self.ceiling_ns(attempt))
+    def draw_ns(self, attempt: int, prng: Prng, previous_ns: int = 0) -> int:
+        """Return the wait before ``attempt``, in nanoseconds.
+
+        Args:
+            attempt: The attempt that follows the wait.
+            prng: Where it is drawn from.
+            previous_ns: The wait before the attempt before; 0 if there was none.
+        """
+        ceiling = self.ceiling_ns(attempt)
+        if self.jitter == "full":
+            return prng.between(0, ceiling)
+        if self.jitter == "equal":
+            return prng.between(ceiling // 2, ceiling)
+        if self.jitter == "decorrelated" and ceiling:
+            base = _nanoseconds(self.base)
+            widest = max(3 * (previous_ns or base), base)
+            return min(prng.between(base, widest), _nanoseconds(self.cap))
+        return ceiling
 
     def delay(self, attempt: int, prng: Prng) -> float:
         """Return the wait before ``attempt``, in seconds; :meth:`draw_ns` for drivers."""
         return self.draw_ns(attempt, prng) / _NS
 
 
-@dataclass(frozen=True, slots=True)
 class RetryAfter:
     """Wait ``delay_ns``, then call again."""
 
-    delay_ns: int
+    __slots__ = ("delay_ns",)
+
+    def __init__(self, delay_ns: int) -> None:
+        self.delay_ns = delay_ns
+
+    def __repr__(self) -> str:
+        return f"RetryAfter(delay_ns={self.delay_ns})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RetryAfter) and other.delay_ns == self.delay_ns
+
+    def __hash__(self) -> int:
+        return hash(self.delay_ns)
 
 
-@dataclass(frozen=True, slots=True)
 class GiveUp:
     """Let the error through. ``reason`` says why in a few words."""
 
-    reason: str
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"GiveUp(reason={self.reason!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GiveUp) and other.reason == self.reason
+
+    def __hash__(self) -> int:
+        return hash(self.reason)
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class RetryRules:
     """Which errors are worth another attempt, how many, and after what wait.
 
-    Args:
-        on: Exception class, tuple of classes, or a function that tells of an exception whether
-            it is meant. Naming a foreign exception here says that the call may be repeated
-            after it. ``CommandError`` (an answer) and ``InvariantError`` (our bug) are never
-            retried.
-        attempts: Calls at most, the first included; ``None`` for no limit but the deadline.
-        base: See :class:`Backoff`.
-        cap: See :class:`Backoff`.
-        retry_after_cap: Longest wait, in seconds, that a callee may ask for with
-            ``RejectedError.retry_after``; what it asks beyond that is cut. A callee's wish
-            below the drawn wait changes nothing.
-        repeat_indefinite: Also repeat after errors of outlast whose ``happened`` is
-            ``"maybe"``. Only for calls that may take effect twice, or that are recognised
-            when repeated.
+    Args: see :class:`outlast.protect.Retry`.
 
     Raises:
         ConfigError: A value is out of range, or ``on`` names only errors that may have
             happened and ``repeat_indefinite`` is not set.
     """
 
-    on: ErrorFilter
-    attempts: int | None = 3
-    base: float = 0.1
-    cap: float = 5.0
-    retry_after_cap: float = 60.0
-    repeat_indefinite: bool = False
+    __slots__ = ("attempts", "backoff", "on", "repeat_indefinite", "retry_after_cap")
 
-    def __post_init__(self) -> None:
-        """Check the values."""
-        if self.attempts is not None and self.attempts < 1:
+    def __init__(
+        self,
+        on: ErrorFilter,
+        attempts: int | None,
+        backoff: Backoff,
+        retry_after_cap: float,
+        repeat_indefinite: bool,
+    ) -> None:
+        if attempts is not None and attempts < 1:
             raise ConfigError(
-                f"Retry: attempts is {self.attempts}; it counts the first call, so 1 or more, "
+                f"Retry: attempts is {attempts}; it counts the first call, so 1 or more, "
                 "or None for no limit"
             )
-        if self.retry_after_cap < 0:
-            raise ConfigError(f"Retry: retry_after_cap is {self.retry_after_cap}; 0 or more")
-        _ = self.backoff
-        for named in _classes(self.on):
+        if not retry_after_cap >= 0:
+            raise ConfigError(f"Retry: retry_after_cap is {retry_after_cap}; 0 or more")
+        self.on = check_filter("Retry", "on", on)
+        self.attempts = attempts
+        self.backoff = backoff
+        self.retry_after_cap = retry_after_cap
+        self.repeat_indefinite = repeat_indefinite
+        for named in classes(on):
             self._check_named(named)
 
-    def _check_named(self, named: object) -> None:
-        if not (isinstance(named, type) and issubclass(named, BaseException)):
-            raise ConfigError(f"Retry: on holds {named!r}; give exception classes or a function")
-        if not issubclass(named, Exception):
-            raise ConfigError(
-                f"Retry: on names {named.__name__}, which ends programs and tasks; "
-                "it is never retried"
-            )
+    def _check_named(self, named: type[BaseException]) -> None:
         if named is OutlastError or not issubclass(named, OutlastError):
             return
         if named.happened != "no" and not self.repeat_indefinite:
@@ -158,11 +205,6 @@ class Retry:
                 f"Retry: on names {named.__name__}, after which the call may have happened; "
                 "add repeat_indefinite=True if it can safely be repeated"
             )
-
-    @property
-    def backoff(self) -> Backoff:
-        """The waits between attempts."""
-        return Backoff(self.base, self.cap)
 
     def decide(
         self,
@@ -172,6 +214,8 @@ class Retry:
         now_ns: int,
         deadline: Deadline | None,
         prng: Prng,
+        previous_ns: int = 0,
+        asked: float | None = None,
     ) -> RetryAfter | GiveUp:
         """Decide what follows a failed attempt.
 
@@ -181,14 +225,33 @@ class Retry:
             now_ns: Monotonic time.
             deadline: When the whole call must have ended, ``None`` for never.
             prng: Where the wait is drawn from.
+            previous_ns: The wait before this attempt; 0 before the first.
+            asked: Seconds after which the callee wants to be called again, if it said so.
         """
         reason = self._refuses(error)
         if reason is not None:
             return GiveUp(reason)
+        if asked is None and isinstance(error, RejectedError):
+            asked = error.retry_after
+        return self.again(
+            attempt=attempt, now_ns=now_ns, deadline=deadline, prng=prng,
+            previous_ns=previous_ns, asked=asked,
+        )  # fmt: skip
+
+    def again(
+        self,
+        *,
+        attempt: int,
+        now_ns: int,
+        deadline: Deadline | None,
+        prng: Prng,
+        previous_ns: int = 0,
+        asked: float | None = None,
+    ) -> RetryAfter | GiveUp:
+        """Decide whether attempts and time are left; see :meth:`decide`."""
         if self.attempts is not None and attempt >= self.attempts:
             return GiveUp(f"{attempt} of {self.attempts} attempts used")
-        delay_ns = self.backoff.draw_ns(attempt + 1, prng)
-        asked = error.retry_after if isinstance(error, RejectedError) else None
+        delay_ns = self.backoff.draw_ns(attempt + 1, prng, previous_ns)
         if asked is not None:
             delay_ns = max(delay_ns, _nanoseconds(max(0.0, min(asked, self.retry_after_cap))))
         if deadline is not None and deadline.passed(now_ns + delay_ns):
@@ -201,11 +264,7 @@ class Retry:
             return f"{type(error).__name__} is not a failure of the call"
         if isinstance(error, (CommandError, InvariantError)):
             return f"{type(error).__name__} is never retried"
-        on = self.on
-        if isinstance(on, type | tuple):
-            if not isinstance(error, on):
-                return f"{type(error).__name__} is not among the errors to retry"
-        elif not on(error):
+        if not matches(self.on, error):
             return f"{type(error).__name__} is not among the errors to retry"
         if isinstance(error, OutlastError) and error.happened != "no":
             if error.happened == "yes":
@@ -213,9 +272,3 @@ class Retry:
             if not self.repeat_indefinite:
                 return "the call may have happened, and repeat_indefinite is not set"
         return None
-
-
-def _classes(on: ErrorFilter) -> tuple[type[BaseException], ...]:
-    if isinstance(on, tuple):
-        return on
-    return (on,) if isinstance(on, type) else ()

@@ -9,45 +9,14 @@ Used by every client, in this process or over the network; it does no I/O. The r
   of ``ack_below`` until ``Resolve`` has told what became of it, or barred it.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any
 
 from outlast.kernel import ConfigError, OutlastError, OverloadedError, invariant
 from outlast.state.core.envelope import encode_command
-from outlast.state.core.key import KEY_CHARACTERS_MAX
 from outlast.state.core.reply import COMMAND_ERROR, OK, Reply, decode_reply_error
 
 WINDOW_MAX = 256
-
-_key: ContextVar[str] = ContextVar("outlast_idempotency_key", default="")
-
-
-def current_idempotency_key() -> str:
-    """Return the idempotency key of this context, or an empty string."""
-    return _key.get()
-
-
-@contextmanager
-def idempotency_key(key: str) -> Iterator[None]:
-    """Send the commands in this block under ``key``, so that a later process may repeat them.
-
-    A session ends with its client; a key does not. Use one key for one command.
-
-    Raises:
-        ConfigError: Empty, or longer than 255 characters.
-    """
-    if not 0 < len(key) <= KEY_CHARACTERS_MAX:
-        raise ConfigError(
-            f"idempotency key of {len(key)} characters; it must have 1 to {KEY_CHARACTERS_MAX}"
-        )
-    token = _key.set(key)
-    try:
-        yield
-    finally:
-        _key.reset(token)
-
 
 class Request:
     """One request through all its attempts."""

@@ -14,8 +14,6 @@ from outlast.kernel import KeyReusedError
 from outlast.state.core.limits import Limits
 from outlast.state.core.session import Kept, refusal
 
-KEY_CHARACTERS_MAX = 255
-
 
 class KeyRow(msgspec.Struct, array_like=True):
     """One key with the reply of the command that used it first."""

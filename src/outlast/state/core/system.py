@@ -16,10 +16,11 @@ from typing import Any
 import msgspec
 
 from outlast.kernel import ConfigError, DataError, DefiniteError, DivergedError, InvariantError
+from outlast.kernel.call_key import KEY_CHARACTERS_MAX
 from outlast.state.core.authority import SYSTEM, AuthorityTable, EpochRow, LeaseRow
 from outlast.state.core.digest import chain
 from outlast.state.core.envelope import Command, Header, Kind, unpack_commands
-from outlast.state.core.key import KEY_CHARACTERS_MAX, KeyRow, KeyTable
+from outlast.state.core.key import KeyRow, KeyTable
 from outlast.state.core.limits import Limits
 from outlast.state.core.log_time import LogTime
 from outlast.state.core.member import MemberTable, VersionState

@@ -1,0 +1,1 @@
+"""Rules of observing: which metric an event counts for, and what a state says in numbers."""

@@ -1,0 +1,45 @@
+"""Which exceptions a setting means: classes, or a plain function that is asked."""
+
+from collections.abc import Callable
+
+from outlast.kernel import ConfigError
+
+ErrorFilter = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
+"""Exception classes, or a plain function that tells of one exception whether it is meant."""
+
+
+def matches(meant: ErrorFilter, error: Exception) -> bool:
+    """Whether ``error`` is meant."""
+    if isinstance(meant, type | tuple):
+        return isinstance(error, meant)
+    return bool(meant(error))
+
+
+def classes(meant: ErrorFilter) -> tuple[type[BaseException], ...]:
+    """Return the classes that are named; none for a function."""
+    if isinstance(meant, tuple):
+        return meant
+    return (meant,) if isinstance(meant, type) else ()
+
+
+def check_filter(part: str, name: str, meant: ErrorFilter) -> ErrorFilter:
+    """Return ``meant`` if it can be used.
+
+    Raises:
+        ConfigError: It is neither exception classes nor a function, or names an exception that
+            ends programs and tasks.
+    """
+    if not isinstance(meant, type | tuple) and not callable(meant):
+        raise ConfigError(f"{part}: {name} is {meant!r}; give exception classes or a function")
+    given: tuple[object, ...] = classes(meant)
+    for named in given:
+        if not (isinstance(named, type) and issubclass(named, BaseException)):
+            raise ConfigError(
+                f"{part}: {name} holds {named!r}; give exception classes or a function"
+            )
+        if not issubclass(named, Exception):
+            raise ConfigError(
+                f"{part}: {name} names {named.__name__}, which ends programs and tasks; "
+                "it is never caught"
+            )
+    return meant

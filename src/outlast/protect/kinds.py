@@ -1,0 +1,60 @@
+"""What kind of function is to be protected."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Final, Literal
+
+Kind = Literal["blocking", "async", "generator", "async generator"]
+
+_ASYNC_GENERATOR: Final = inspect.CO_ASYNC_GENERATOR
+_COROUTINE: Final = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE
+_GENERATOR: Final = inspect.CO_GENERATOR
+
+
+def kind_of(function: Callable[..., Any]) -> Kind:
+    """Return the kind of ``function``, seen through ``partial``, methods and ``__call__``."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return _kind_of_object(function)
+    flags = code.co_flags
+    if flags & _COROUTINE:
+        return "async"
+    if flags & _ASYNC_GENERATOR:
+        return "async generator"
+    if flags & _GENERATOR:
+        return "generator"
+    return "async" if inspect.iscoroutinefunction(function) else "blocking"
+
+
+def _kind_of_object(function: Callable[..., Any]) -> Kind:
+    if inspect.iscoroutinefunction(function):
+        return "async"
+    if inspect.isasyncgenfunction(function):
+        return "async generator"
+    if inspect.isgeneratorfunction(function):
+        return "generator"
+    wrapped = getattr(function, "func", None)  # functools.partial
+    if wrapped is not None and callable(wrapped):
+        return kind_of(wrapped)
+    called = getattr(type(function), "__call__", None)  # noqa: B004 - what runs is asked for
+    if called is not None and getattr(called, "__code__", None) is not None:
+        return kind_of(called)
+    return "blocking"
+
+
+def check_function(function: object) -> None:
+    """Refuse what cannot be protected.
+
+    Raises:
+        TypeError: It is no function, or one on which the decorator stands in the wrong place.
+    """
+    if isinstance(function, staticmethod | classmethod):
+        kind = type(function).__name__
+        message = f"put the policy below @{kind}, so that it protects the function itself"
+        raise TypeError(message)
+    if isinstance(function, type):
+        message = f"{function.__qualname__} is a class; protect its methods one by one"
+        raise TypeError(message)
+    if not callable(function):
+        message = f"a policy protects functions; {function!r} is none"
+        raise TypeError(message)

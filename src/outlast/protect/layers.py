@@ -1,0 +1,146 @@
+"""What stands around a function: fused frames, and parts that wrap, from outside to inside."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from outlast.protect.aio import guard_async
+from outlast.protect.blocking import guard_blocking
+from outlast.protect.core.tally import Tally
+from outlast.protect.kinds import Kind
+from outlast.protect.part import Part
+from outlast.protect.plan import Plan
+from outlast.protect.settle import refuse_coroutine
+
+_WRAPPING = ("cache", "hedge", "inject")
+
+
+class Layers:
+    """The layers of one policy.
+
+    Args:
+        name: Of the policy.
+        groups: Positions by frame, outermost first.
+        parts: By position.
+        tally: What the outermost frame counts in.
+        hard: A limit on attempts that gives up threads, if any.
+    """
+
+    __slots__ = ("_hard", "_keyed", "_layers", "_name", "_one", "_parts")
+
+    def __init__(
+        self,
+        name: str,
+        groups: Sequence[tuple[str, ...]],
+        parts: dict[str, Any],
+        tally: Tally,
+        hard: Any,
+    ) -> None:
+        self._name = name
+        self._parts = parts
+        self._hard = hard
+        self._one: dict[Kind, Any] = {}
+        self._layers: list[Plan | Part] = []
+        # Parts that are chosen by a key are not here yet: there is nothing to lay out.
+        self._keyed = any(getattr(part, "keyed", False) for part in parts.values())
+        if not self._keyed:
+            self._lay(groups, tally)
+
+    def _lay(self, groups: Sequence[tuple[str, ...]], tally: Tally) -> None:
+        outermost = True
+        for group in groups:
+            if group[0] in _WRAPPING:
+                self._layers.append(self._parts[group[0]])
+                continue
+            parts = {name: self._parts[name] for name in group if name in self._parts}
+            if outermost and "idempotency" in self._parts:
+                parts["idempotency"] = self._parts["idempotency"]
+            self._layers.append(Plan(self._name, tally if outermost else Tally(), group, **parts))
+            outermost = False
+
+    def bound(self, timeout: float | None, attempt_timeout: float | None) -> None:
+        """Give each frame the limits of time that stand in it, in seconds."""
+        for layer in self._layers:
+            if isinstance(layer, Plan):
+                layer.bound(
+                    timeout if "deadline" in layer.positions else None,
+                    attempt_timeout if "attempt_timeout" in layer.positions else None,
+                )
+
+    def guard(self, function: Callable[..., Any], kind: Kind) -> Any:
+        """Return ``function`` with all layers around it.
+
+        Raises:
+            TypeError: A part cannot protect a function of this kind.
+        """
+        if kind in {"generator", "async generator"}:
+            return self._guard_stream(function, kind)
+        guarded = function
+        if kind == "blocking" and "fallback" in self._parts:
+            self._parts["fallback"].refuse_blocking()
+        if self._hard is not None:
+            if kind == "async":
+                message = (
+                    "attempt_timeout=Hard(…) is for plain functions; a coroutine is cancelled: "
+                    "give the seconds"
+                )
+                raise TypeError(message)
+            guarded = self._hard.wrap_blocking(guarded, self._name)
+        for layer in reversed(self._layers):
+            if isinstance(layer, Plan):
+                guard: Any = guard_async if kind == "async" else guard_blocking
+                guarded = guard(layer, guarded)
+            else:
+                guarded = self._wrapped(layer, guarded, kind)
+        return guarded
+
+    def _wrapped(self, part: Any, function: Callable[..., Any], kind: Kind) -> Any:
+        """Return ``function`` with a part around it that wraps."""
+        wrap = part.wrap_async if kind == "async" else part.wrap_blocking
+        retry = self._parts.get("retry")
+        if part.position == "hedge" and retry is not None and retry.budget is part.budget:
+            # One budget for both hears of each call once: from the retry.
+            return wrap(function, self._name, deposit=False)
+        return wrap(function, self._name)
+
+    def _guard_stream(self, function: Callable[..., Any], kind: Kind) -> Any:
+        from outlast.protect.streams import guard_async_generator, guard_generator
+
+        plan = self.only(f"a {kind}")
+        if self._hard is not None:
+            raise TypeError(f"attempt_timeout=Hard(…) cannot bound a {kind}")
+        return (guard_generator if kind == "generator" else guard_async_generator)(plan, function)
+
+    def one(self, kind: Kind) -> Any:
+        """Return the frame that calls its first argument with the others."""
+        frame = self._one.get(kind)
+        if frame is None:
+            frame = self._one[kind] = self.guard(_acall if kind == "async" else _call, kind)
+        return frame
+
+    def only(self, what: str) -> Plan:
+        """Return the one frame of the policy, for what is no function.
+
+        Raises:
+            TypeError: The policy cannot protect it.
+        """
+        wrong = [name for name in (*_WRAPPING, "fallback") if name in self._parts]
+        if wrong:
+            raise TypeError(f"{what} cannot be protected by {' and '.join(wrong)}; use a function")
+        if self._keyed:
+            raise TypeError(f"{what} has no arguments from which a key could be taken")
+        plans = [layer for layer in self._layers if isinstance(layer, Plan)]
+        if len(plans) != 1:
+            raise TypeError(f"{what} needs a policy in canonical order")
+        return plans[0]
+
+
+def _call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    result = function(*args, **kwargs)
+    if asyncio.iscoroutine(result):
+        refuse_coroutine(function, result)
+    return result
+
+
+async def _acall(function: Callable[..., Awaitable[Any]], /, *args: Any, **kwargs: Any) -> Any:
+    return await function(*args, **kwargs)

@@ -1,0 +1,76 @@
+"""Small steps that both frames and the blocks share: giving back, judging results, refusing."""
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from outlast.kernel import DeadlineError, current_world
+from outlast.protect.core.breaker import Ticket
+from outlast.protect.plan import Plan
+from outlast.protect.story import OVER, Story
+
+
+def give_back(limit: Any, permit: Any, started_ns: int, error: BaseException | None) -> None:
+    """Give a permit back; a limit that adapts is told how long it was held, and the outcome."""
+    if limit.timed and started_ns:
+        now_ns = current_world().clock.monotonic_ns()
+        if error is None:
+            outcome = "ok"
+        else:
+            outcome = "failed" if isinstance(error, Exception) else "cancelled"
+        limit.sample(now_ns - started_ns, outcome, now_ns)
+    limit.push(permit)
+    if limit.attention:
+        limit.settle_up()
+
+
+def finish(plan: Plan, ticket: Ticket, started_ns: int) -> None:
+    """Settle a successful call of a breaker that wants to know the time."""
+    now_ns = current_world().clock.monotonic_ns()
+    plan.breaker.success(ticket, now_ns - started_ns, now_ns)  # type: ignore[union-attr]
+
+
+def settle_hung(plan: Plan, ticket: Ticket) -> None:
+    """Settle a call that was cut off by the limit on the whole: its callee did not answer."""
+    now_ns = current_world().clock.monotonic_ns()
+    error = DeadlineError("the whole time passed")
+    plan.breaker.failure(ticket, error, plan.whole_ns, now_ns)  # type: ignore[union-attr]
+
+
+def judged(plan: Plan, story: Story, ticket: Ticket | None, started_ns: int, result: Any) -> int:
+    """Settle a call by its result; return the wait before another attempt, or ``OVER``."""
+    breaker, retry = plan.breaker, plan.retry
+    bad = False
+    if breaker is not None and ticket is not None:
+        counts = breaker.counts_result
+        bad = counts is not None and bool(counts(result))
+        now_ns = current_world().clock.monotonic_ns()
+        elapsed_ns = now_ns - started_ns if started_ns else 0
+        if bad:
+            breaker.failure(ticket, None, elapsed_ns, now_ns)
+        else:
+            breaker.success(ticket, elapsed_ns, now_ns)
+    if retry is not None and retry.on_result is not None and retry.on_result(result):
+        wait_ns = story.unwanted(result)
+        if wait_ns >= 0:
+            return wait_ns
+        bad = True
+    if bad:
+        plan.tally.failed()
+    else:
+        plan.succeeded()
+    return OVER
+
+
+def refuse_coroutine(function: Callable[..., Any], result: Any) -> NoReturn:
+    """Raise because a plain function has returned a coroutine, which nobody here awaits.
+
+    Raises:
+        TypeError: Definite; the coroutine has not begun.
+    """
+    result.close()
+    name = getattr(function, "__qualname__", repr(function))
+    message = (
+        f"{name} is a plain function and returned a coroutine, which would run unprotected: "
+        "make it `async def`, or use `await policy.acall(function, …)`"
+    )
+    raise TypeError(message)

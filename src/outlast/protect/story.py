@@ -1,0 +1,284 @@
+"""What a protected call remembers from its first failure on: the way off the success path.
+
+Frames for threads and for coroutines come here with each error, so that what follows from it is
+written once: settling the breaker, deciding about another attempt, telling of it.
+"""
+
+from contextlib import suppress
+from contextvars import Token
+from typing import Any, Final
+
+from outlast.kernel import (
+    Deadline,
+    DeadlineError,
+    RejectedError,
+    TooLateError,
+    World,
+    current_deadline,
+    current_world,
+    happened,
+)
+from outlast.protect.call import CallInfo, current_call_var
+from outlast.protect.core.breaker import Ticket
+from outlast.protect.core.classify import retry_after
+from outlast.protect.core.retry import GiveUp
+from outlast.protect.plan import Plan
+
+_NS: Final = 1_000_000_000
+_CHAIN_MAX: Final = 16
+OVER: Final = -1
+"""No attempt follows."""
+
+RETRIED: Final = "__outlast_retried__"
+"""Attribute of an exception that a retry gave up on: how many attempts it took."""
+
+
+class Story:
+    """One call that has failed at least once.
+
+    Attributes:
+        attempt: Number of the attempt under way.
+        delay_ns: The wait before it.
+        uncertain: Whether any attempt may have had an effect.
+        world: In which the call is made.
+    """
+
+    __slots__ = ("_call", "_plan", "_token", "attempt", "delay_ns", "uncertain", "world")
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._call = current_call_var.get()
+        self._token: Token[CallInfo | None] | None = None
+        self.world: World = current_world()
+        self.attempt = 1
+        self.delay_ns = 0
+        self.uncertain = False
+
+    def failed(
+        self, error: BaseException, ticket: Ticket | None, started_ns: int, ran: bool
+    ) -> int:
+        """An attempt has raised ``error``: settle it and return the wait before the next one.
+
+        Args:
+            error: What was raised; by a part of the policy, if the function was not reached.
+            ticket: Of the breaker.
+            started_ns: When the attempt began, if the plan measures it.
+            ran: Whether the function was called.
+
+        Returns:
+            Nanoseconds, or ``OVER`` if no attempt follows.
+        """
+        world = self.world
+        now_ns = world.clock.monotonic_ns()
+        self._settle(error, ticket, now_ns - started_ns if started_ns else 0, now_ns, ran)
+        if not isinstance(error, Exception):
+            self._plan.tally.cancelled()
+            return OVER
+        if ran:
+            self.uncertain = self.uncertain or happened(error) == "maybe"
+        if self._plan.retry is None:
+            self._ended(error, ran)
+            return OVER
+        return self._decide(error, now_ns, ran)
+
+    def unwanted(self, result: object) -> int:
+        """An attempt has returned a result after which to call again, if that is still possible.
+
+        Returns:
+            Nanoseconds, or ``OVER`` if the result is to be returned as it is.
+        """
+        retry = self._plan.retry
+        if retry is None:
+            return OVER
+        world = self.world
+        now_ns = world.clock.monotonic_ns()
+        decision = self._collapsed() or retry.rules.again(
+            attempt=self.attempt,
+            now_ns=now_ns,
+            deadline=current_deadline.get(),
+            prng=world.prng,
+            previous_ns=self.delay_ns,
+            asked=retry_after(result, world.clock.wall_ns()),
+        )
+        return self._taken(decision, now_ns, type(result).__name__)
+
+    def again(self) -> None:
+        """Begin the next attempt: it is known to what is called from now on."""
+        self.attempt += 1
+        call = self._call
+        info = CallInfo(None if call is None else call.key, self.attempt, policy=self._plan.name)
+        if self._token is None:
+            self._token = current_call_var.set(info)
+        else:
+            current_call_var.set(info)
+        self._plan.tally.retried()
+
+    def close(self) -> None:
+        """The call has ended."""
+        if self._token is not None:
+            current_call_var.reset(self._token)
+            self._token = None
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _settle(
+        self, error: BaseException, ticket: Ticket | None, elapsed_ns: int, now_ns: int, ran: bool
+    ) -> None:
+        breaker = self._plan.breaker
+        if breaker is None or ticket is None:
+            return
+        if ran and isinstance(error, Exception):
+            breaker.failure(ticket, error, elapsed_ns, now_ns)
+        else:
+            breaker.cancelled(ticket)
+
+    def _decide(self, error: Exception, now_ns: int, ran: bool) -> int:
+        retry = self._plan.retry
+        world = self.world
+        decision: Any = self._collapsed()
+        if decision is None and retry is not None:
+            already = _retried(error) if retry.nested == "collapse" else 0
+            if already:
+                decision = GiveUp(f"an inner call has made {already} attempts already")
+            else:
+                decision = retry.rules.decide(
+                    error,
+                    attempt=self.attempt,
+                    now_ns=now_ns,
+                    deadline=current_deadline.get(),
+                    prng=world.prng,
+                    previous_ns=self.delay_ns,
+                    asked=retry_after(error, world.clock.wall_ns()),
+                )
+        delay_ns = self._taken(decision, now_ns, type(error).__name__)
+        if delay_ns < 0:
+            self._gave_up(error, decision)
+            self._ended(error, ran)
+        return delay_ns
+
+    def _collapsed(self) -> GiveUp | None:
+        """Why no repeat is made at all: somebody further out repeats."""
+        retry, call = self._plan.retry, self._call
+        if call is None or call.attempt < 2 or retry is None or retry.nested == "allow":
+            return None
+        return GiveUp(f"this is within attempt {call.attempt} of another call")
+
+    def _taken(self, decision: Any, now_ns: int, shown: str) -> int:
+        """Let the budget agree to another attempt, and tell what was decided."""
+        plan, world = self._plan, self.world
+        budget = None if plan.retry is None else plan.retry.budget
+        if isinstance(decision, GiveUp):
+            reason = decision.reason
+        elif budget is not None and not budget.try_spend(now_ns):
+            reason = decision = "the retry budget is used up"
+        else:
+            from outlast.protect.events import RetryScheduled
+
+            self.delay_ns = decision.delay_ns
+            seconds = decision.delay_ns / _NS
+            world.events.emit(
+                RetryScheduled(name=plan.name, attempt=self.attempt, delay=seconds, error=shown)
+            )
+            return self.delay_ns
+        from outlast.protect.events import RetryGaveUp
+
+        world.events.emit(
+            RetryGaveUp(name=plan.name, attempt=self.attempt, reason=reason, error=shown)
+        )
+        return OVER
+
+    def _gave_up(self, error: Exception, decision: Any) -> None:
+        if self.uncertain and happened(error) == "no":
+            # This attempt surely did nothing; the call may have, by an earlier one.
+            with suppress(AttributeError):
+                error.happened = "maybe"  # type: ignore[attr-defined]
+        if self.attempt > 1:
+            reason = decision.reason if isinstance(decision, GiveUp) else "the budget is used up"
+            error.add_note(f"after {self.attempt} attempts: {reason}")
+            with suppress(AttributeError):
+                setattr(error, RETRIED, self.attempt)
+
+    def _ended(self, error: Exception, ran: bool) -> None:
+        tally = self._plan.tally
+        if ran or not isinstance(error, RejectedError):
+            tally.failed()
+        else:
+            tally.rejected()
+
+
+class Replay:
+    """A function whose first call has been made already, and has raised ``error``."""
+
+    __slots__ = ("_error", "_function")
+
+    def __init__(self, error: BaseException, function: Any) -> None:
+        self._error: BaseException | None = error
+        self._function = function
+
+    def again(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise the first time, and call the function from then on."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        return self._function(*args, **kwargs)
+
+    async def again_async(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise the first time, and await the function from then on."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        return await self._function(*args, **kwargs)
+
+
+def _retried(error: BaseException | None) -> int:
+    """Return how many attempts an inner policy has made of what ended in ``error``; 0 if none."""
+    for _ in range(_CHAIN_MAX):
+        if error is None:
+            return 0
+        attempts = getattr(error, RETRIED, 0)
+        if isinstance(attempts, int) and attempts:
+            return attempts
+        error = error.__cause__ or error.__context__
+    return 0
+
+
+def begin_deadline(limit_ns: int) -> tuple[Token[Deadline | None] | None, int]:
+    """Hand down that a block has ``limit_ns`` left, unless there is less already.
+
+    Returns:
+        What undoes it, ``None`` if nothing was to be set; and when the block must end.
+    """
+    at_ns = current_world().clock.monotonic_ns() + limit_ns
+    outer = current_deadline.get()
+    if outer is not None and outer.at_ns <= at_ns:
+        return None, at_ns
+    return current_deadline.set(Deadline(at_ns)), at_ns
+
+
+def refuse_late(deadline: Deadline, plan: Plan) -> None:
+    """Raise if ``deadline`` has passed: nothing is begun whose answer nobody waits for.
+
+    Raises:
+        TooLateError: Definite.
+    """
+    world = current_world()
+    if deadline.passed(world.clock.monotonic_ns()):
+        from outlast.protect.events import CallRejected
+
+        reason = "the deadline had passed before it began"
+        world.events.emit(CallRejected(name=plan.name, part="deadline", reason=reason))
+        raise TooLateError(f"{plan.name}: {reason}" if plan.name else reason)
+
+
+def time_is_up(plan: Plan, part: str, limit_ns: int, ran: bool) -> DeadlineError | TooLateError:
+    """Return the error for a limit that has ended a call, and tell of it."""
+    from outlast.protect.events import DeadlinePassed
+
+    seconds = limit_ns / _NS
+    plan.tally.timed_out()
+    event = DeadlinePassed(name=plan.name, part=part, seconds=seconds)
+    current_world().events.emit(event)
+    name = f"{plan.name}: " if plan.name else ""
+    if ran:
+        return DeadlineError(f"{name}{part} of {seconds:g} s passed")
+    return TooLateError(f"{name}{part} of {seconds:g} s passed before it began")

@@ -1,0 +1,171 @@
+"""One timer for all calls of a policy: limits of time that cost no timer per call.
+
+All calls of a policy have the same limit, so those that began first are due first: their
+deadlines form a queue, and one timer, set for its head, is enough for all of them. A call that
+ends takes nothing back; the head of the queue is cleared as calls end.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextvars import Token
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from outlast.kernel import Deadline, TimerHandle, current_deadline, current_world
+
+_running_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.get_running_loop
+_current_task = asyncio.current_task
+_outer, _set, _reset = current_deadline.get, current_deadline.set, current_deadline.reset
+
+
+class Watched(Deadline):
+    """One block under a watch: a task that is cancelled when time is up.
+
+    It is itself the deadline that is handed down to the calls inside.
+    """
+
+    __slots__ = ("cancelling", "fired", "task", "token", "watch")
+
+    def __init__(self, at_ns: int, task: "asyncio.Task[Any]", watch: "Watch") -> None:
+        self.at_ns = at_ns
+        self.task: asyncio.Task[Any] | None = task
+        self.cancelling = task.cancelling()
+        self.fired = False
+        self.watch = watch
+        outer = _outer()
+        # Nested limits only shorten.
+        self.token: Token[Deadline | None] | None = (
+            None if outer is not None and outer.at_ns <= at_ns else _set(self)
+        )
+
+    def leave(self, error: BaseException | None = None) -> bool:
+        """The block has ended, with ``error`` if one was raised.
+
+        Returns:
+            Whether ``error`` is the cancellation by this watch and by nobody else, as
+            ``asyncio.timeout`` counts it. ``False`` when called again.
+        """
+        task = self.task
+        if task is None:
+            return False
+        self.task = None
+        token, self.token = self.token, None
+        if token is not None:
+            _reset(token)
+        queue = self.watch.queue
+        while queue and queue[0].task is None:
+            queue.popleft()
+        if not self.fired:
+            return False
+        left = task.uncancel()
+        return left <= self.cancelling and isinstance(error, asyncio.CancelledError)
+
+
+class Watch:
+    """The blocks of one limit of time in one event loop.
+
+    Args:
+        loop: In which they run.
+        late: Whether to cancel one turn of the loop later, so that what is further in and due as
+            well ends by itself: it knows what was sent.
+    """
+
+    __slots__ = ("_handle", "_late", "loop", "queue")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, late: bool) -> None:
+        self.loop = loop
+        self._late = late
+        self.queue: deque[Watched] = deque()
+        self._handle: TimerHandle | None = None
+
+    def enter(self, at_ns: int) -> Watched:
+        """Cancel the running task at monotonic instant ``at_ns`` unless it leaves before.
+
+        Raises:
+            RuntimeError: No task is running: a limit of time has nothing to cancel.
+        """
+        task = _current_task(self.loop)
+        if task is None:
+            raise RuntimeError("a limit of time needs an asyncio task; this runs in none")
+        watched = Watched(at_ns, task, self)
+        queue = self.queue
+        if queue and queue[-1].at_ns > at_ns:
+            self._insert(watched)
+        else:
+            queue.append(watched)
+        if self._handle is None:
+            self._arm(at_ns)
+        return watched
+
+    def __len__(self) -> int:
+        return len(self.queue)
+
+    def _insert(self, watched: Watched) -> None:
+        """Put a block in its place: its limit was shortened while longer ones are under way."""
+        entries = [*self.queue, watched]
+        entries.sort(key=lambda entry: entry.at_ns)
+        self.queue.clear()
+        self.queue.extend(entries)
+        if self.queue[0] is watched and self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _arm(self, at_ns: int) -> None:
+        self._handle = current_world().timers.call_at(at_ns, self._due)
+
+    def _due(self) -> None:
+        """Cancel every block whose time is up, and set the timer for the next one."""
+        self._handle = None
+        now_ns = current_world().clock.monotonic_ns()
+        queue = self.queue
+        while queue:
+            watched = queue[0]
+            if watched.task is None:
+                queue.popleft()
+            elif watched.at_ns <= now_ns:
+                queue.popleft()
+                if self._late:
+                    self.loop.call_soon(_cancel, watched)
+                else:
+                    _cancel(watched)
+            else:
+                self._arm(watched.at_ns)
+                return
+
+
+def _cancel(watched: Watched) -> None:
+    task = watched.task
+    if task is not None:
+        watched.fired = True
+        task.cancel()
+
+
+class Watches:
+    """The watches of one limit: one for each event loop in which its calls run."""
+
+    __slots__ = ("_all", "_last", "_late")
+
+    def __init__(self, *, late: bool = False) -> None:
+        self._late = late
+        self._last: Watch | None = None
+        self._all: WeakKeyDictionary[asyncio.AbstractEventLoop, Watch] = WeakKeyDictionary()
+
+    def enter(self, at_ns: int) -> Watched:
+        """Cancel the running task at monotonic instant ``at_ns`` unless it leaves before."""
+        loop = _running_loop()
+        watch = self._last
+        if watch is None or watch.loop is not loop:
+            watch = self._here(loop)
+        return watch.enter(at_ns)
+
+    def begin(self, limit_ns: int) -> Watched:
+        """Cancel the running task in ``limit_ns`` unless it leaves before."""
+        return self.enter(current_world().clock.monotonic_ns() + limit_ns)
+
+    def _here(self, loop: asyncio.AbstractEventLoop) -> Watch:
+        watch = self._all.get(loop)
+        if watch is None:
+            watch = self._all[loop] = Watch(loop, late=self._late)
+        self._last = watch
+        return watch
