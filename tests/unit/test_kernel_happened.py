@@ -357,6 +357,10 @@ def test_aiohttp_that_was_redirected_may_have_had_an_effect() -> None:
         error = asyncio.run(aiohttp_error("POST", server.url))
         assert isinstance(error, aiohttp.ClientConnectorError)
         assert happened(error) == "maybe"
+    with Server(http_reply("307 X", f"Location: {CLOSED}")) as server:  # stays a POST
+        error = asyncio.run(aiohttp_error("POST", server.url))
+        assert isinstance(error, aiohttp.ClientConnectorError)
+        assert happened(error) == "maybe"
     with Server(http_reply("303 X", "Location: http://")) as server:
         error = asyncio.run(aiohttp_error("POST", server.url))
         assert isinstance(error, aiohttp.InvalidUrlRedirectClientError)

@@ -178,6 +178,13 @@ def test_nobody_starts_before_who_asked_before() -> None:
     assert rule.reserve(190, FOREVER) == 20
 
 
+def test_a_larger_limit_lets_nobody_overtake_who_waits() -> None:
+    rule = log(1, 100)
+    assert [rule.reserve(0, FOREVER) for _ in range(2)] == [0, 100]
+    rule.change(3, 100)
+    assert [rule.reserve(0, FOREVER) for _ in range(2)] == [100, 100]
+
+
 def test_a_slot_of_the_log_is_given_back_if_it_is_the_newest() -> None:
     rule = log(1, 100)
     rule.reserve(0, 0)
