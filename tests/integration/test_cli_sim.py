@@ -1,12 +1,14 @@
 """``outlast sim`` as people run it: on a small program with a bug that only a crash shows."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -228,28 +230,107 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_ctrl_c_ends_a_campaign_with_what_it_has_found(place: Path) -> None:
-    for patience in (3.0, 9.0, 20.0):  # real processes: some seeds have run by then, or not yet
-        running = subprocess.Popen(
-            [sys.executable, "-m", "outlast", "sim",
-             "test_shop.py::test_orders_are_kept_without_crashes", "--until-failure"],
-            cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+COUNTED = """
+import asyncio
+from pathlib import Path
+
+from outlast import sim
+
+
+def note() -> None:
+    with Path("ran").open("a") as file:
+        file.write(".")
+
+
+@sim.test(files=False)
+async def test_counted(lab: sim.Lab) -> None:
+    note()
+    await asyncio.sleep(1)
+
+
+@sim.test(files=False)
+async def test_greedy(lab: sim.Lab) -> None:
+    note()
+    while Path("ran").stat().st_size > 20:
         try:
-            time.sleep(patience)
-            workers = _children(running.pid)
-            running.send_signal(signal.SIGINT)
-            out, err = running.communicate(timeout=60)
-        finally:
-            running.kill()
-        assert running.returncode in {130, -signal.SIGINT}, err
-        if out:
-            break
-    assert running.returncode == 130
+            while True:
+                pass
+        except BaseException:
+            pass
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("name", "workers"), [("test_counted", 2), ("test_counted", 1), ("test_greedy", 1)]
+)
+def test_ctrl_c_ends_a_campaign_soon_with_what_it_has_found(
+    tmp_path: Path, name: str, workers: int
+) -> None:
+    """Also if the program under test swallows it."""
+    (tmp_path / "test_counted.py").write_text(COUNTED)
+    ran = tmp_path / "ran"
+    with _started(
+        tmp_path, f"test_counted.py::{name}", "--until-failure", "--workers", str(workers)
+    ) as running:
+        end = time.monotonic() + 60
+        while not (ran.exists() and ran.stat().st_size > 20):
+            assert running.poll() is None, running.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        started = _children(running.pid)
+        begun = time.monotonic()
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=30)
+        took = time.monotonic() - begun
+    assert running.returncode == 130, err
     assert out.endswith("(interrupted)\n")
-    assert "Traceback" not in err
-    assert len(workers) == 2
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert err == ""
+    assert took < 10, "two seconds, if the machine has nothing else to do"
+    assert len(started) == (workers if workers > 1 else 0)
+    assert not any(map(_lives, started))
+
+
+@pytest.mark.timeout(60)
+def test_workers_are_honoured_without_a_number_of_seeds(tmp_path: Path) -> None:
+    (tmp_path / "test_counted.py").write_text(COUNTED)
+    with _started(
+        tmp_path, "test_counted.py::test_counted", "--workers", "3", "--seconds", "1"
+    ) as running:
+        most = 0
+        while running.poll() is None:
+            most = max(most, len(_children(running.pid)))
+            time.sleep(0.02)
+    assert running.returncode == 0
+    assert most == 3
+
+
+@contextmanager
+def _started(place: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Start ``outlast sim`` in a session of its own, of which nothing is left at the end."""
+    running = subprocess.Popen(
+        [sys.executable, "-m", "outlast", "sim", *arguments],
+        cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    children: list[int] = []
+    try:
+        yield running
+    finally:
+        if running.poll() is None:
+            children = _children(running.pid)  # each leads a session of its own
+            os.killpg(running.pid, signal.SIGKILL)
+        for pid in children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        running.communicate()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _children(parent: int) -> list[int]:

@@ -1,9 +1,12 @@
 """Campaigns in this process: which seeds run, what is told, when nothing is proven."""
 
 import json
+import os
+import signal
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -17,10 +20,12 @@ from outlast.testing.campaign import (
     View,
     find_tests,
     run_campaign,
+    workers,
     write_trace,
 )
 from outlast.testing.campaign.single import TRACE_LINES, Tail, TraceTail, run_seed
 from outlast.testing.campaign.telling import kind_of, own_lines, values, verdict_of
+from outlast.testing.campaign.workers import Pool, WorkerProcess
 from tests.support.sim_fake import Fake, make, origin
 
 
@@ -409,3 +414,55 @@ def test_a_trace_is_kept_from_its_end_up_to_the_first_problem() -> None:
         tail(number, "api", "problem it broke" if number == 80 else f"event {number}")
     assert len(tail.lines()) == TRACE_LINES
     assert tail.lines()[-1].endswith("problem it broke")
+
+
+# --- processes -----------------------------------------------------------------------------------
+
+
+class Process:
+    """What is asked of a worker, without one."""
+
+    made: ClassVar[list["Process"]] = []
+    asked: ClassVar[list[str]] = []
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.number = len(self.made)
+        self.made.append(self)
+        if self.number == 2:
+            raise KeyboardInterrupt
+
+    def kill(self) -> None:
+        self.asked.append(f"kill {self.number}")
+
+    def end(self) -> None:
+        self.asked.append(f"end {self.number}")
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_all_workers_are_killed_before_the_first_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Also if Ctrl-C comes while they are started: the third never is."""
+    monkeypatch.setattr(workers, "WorkerProcess", Process)
+    monkeypatch.setattr(Process, "made", [])
+    monkeypatch.setattr(Process, "asked", [])
+    with suppress(KeyboardInterrupt), Pool(origin("fine"), "fake", workers=count):
+        assert count == 2
+    assert Process.asked == ["kill 0", "kill 1", "end 0", "end 1"]
+
+
+def test_a_worker_that_reads_nothing_more_is_ended_all_the_same() -> None:
+    """What is still to be written to it does not keep us waiting for it to read."""
+    worker = WorkerProcess(origin("fine"), "fake")
+    process = worker._process
+    assert process.stdin is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    os.set_blocking(process.stdin.fileno(), False)
+    with suppress(BlockingIOError):
+        process.stdin.write(b"x" * (1 << 18))
+    os.set_blocking(process.stdin.fileno(), True)
+    try:
+        worker.end()
+    finally:
+        process.kill()
+    assert process.returncode == -signal.SIGKILL

@@ -1,15 +1,17 @@
 """The command that runs simulation tests under many seeds."""
 
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from outlast.cli import EXIT_CANNOT, EXIT_NO, EXIT_OK, EXIT_UNKNOWN, say, show
 from outlast.cli.access import Flag
+from outlast.cli.insistence import Insistence
 from outlast.cli.sim_screen import SimScreen
 
 if TYPE_CHECKING:
-    from outlast.testing.campaign import Origin, Report, Runnable, Settings
+    from outlast.testing.campaign import Campaign, Origin, Report, Runnable, Settings
 
 _EXITS = {"passed": EXIT_OK, "failed": EXIT_NO, "void": EXIT_UNKNOWN}
 
@@ -41,7 +43,7 @@ def sim(
         seed: Run this one alone.
         first: The first of them; the test's own by default.
         only: With --seed: inject these steps of its faults alone, N,N,… or none.
-        workers: Processes that run seeds.
+        workers: Processes that run seeds; with --seed only this one.
         until_failure: Go on until one fails.
         keep_going: Run all seeds, failures or not.
         seconds: Begin no more seeds after so long.
@@ -52,7 +54,9 @@ def sim(
         json: Print JSON.
     """
     from outlast.kernel import ConfigError
-    from outlast.testing.campaign import Settings, origin_of
+
+    with Insistence():
+        from outlast.testing.campaign import Settings, origin_of
 
     steps = steps_of(only, seed)
     if trace is not None:
@@ -100,9 +104,11 @@ def run_origin(
         own_first: Whether each test begins with its own first seed.
         json: Whether to print JSON.
     """
-    reports = _run_all(origin, settings, own_first=own_first, json=json)
-    if trace is not None:
-        _write_trace(origin, settings, reports, trace, seed)
+    with Insistence() as insistence:
+        reports = _run_all(origin, settings, insistence, own_first=own_first, json=json)
+        if trace is not None:
+            insistence.last_words = _nothing
+            _write_trace(origin, settings, reports, trace, seed)
     if json:
         worst = max((report.verdict for report in reports), key=_rank)
         print(show.as_text({"verdict": worst, "tests": [report.as_json() for report in reports]}))
@@ -118,7 +124,12 @@ def _exit(report: "Report") -> int:
 
 
 def _run_all(
-    origin: "Origin", settings: "Settings", *, own_first: bool, json: bool
+    origin: "Origin",
+    settings: "Settings",
+    insistence: Insistence,
+    *,
+    own_first: bool,
+    json: bool,
 ) -> "list[Report]":
     """Run each test in turn; one that fails does not keep the next from running."""
     from dataclasses import replace
@@ -129,13 +140,16 @@ def _run_all(
     for number, runnable in enumerate(origin.load()):
         chosen = replace(settings, first=_first(runnable)) if own_first else settings
         campaign = Campaign(runnable, origin=origin, settings=chosen)
+        # The very file: a campaign in this process puts another in the place of sys.stdout.
+        tell = partial(_tell_interrupted, campaign, sys.stdout, json=json)
+        insistence.last_words = tell
         try:
             with SimScreen() as screen:
                 campaign.show = screen.show
                 report = campaign.run()
         except KeyboardInterrupt:
-            if not json and campaign.report.seeds:
-                print(f"{campaign.report}\n(interrupted)", flush=True)
+            insistence.last_words = _nothing
+            tell()
             raise
         reports.append(report)
         if report.escape is not None:
@@ -144,6 +158,16 @@ def _run_all(
         elif not json:
             print(f"\n{report}" if number else report, flush=True)
     return reports
+
+
+def _nothing() -> None:
+    """All has been said."""
+
+
+def _tell_interrupted(campaign: "Campaign", file: TextIO, *, json: bool) -> None:
+    """Tell what was found until Ctrl-C."""
+    if not json and campaign.report.seeds:
+        print(f"{campaign.report}\n(interrupted)", file=file, flush=True)
 
 
 def _first(runnable: "Runnable") -> int:

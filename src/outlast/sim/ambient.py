@@ -20,6 +20,7 @@ from outlast.kernel.errors import ConfigError
 from outlast.sim import escape, fakes
 from outlast.sim.escape import Escape, ignore
 from outlast.sim.fakes import GENERATORS, Source, real_monotonic_ns
+from outlast.sim.interrupts import GUARD, held
 from outlast.sim.search import find_clock_readers, found
 
 __all__ = ["Source", "ambient", "find_clock_readers", "installed", "real_monotonic_ns"]
@@ -68,22 +69,26 @@ def ambient(
     """
     if fakes.active():
         raise ConfigError("ambient: a simulation runs in this process already; they do not nest")
-    search = found()
-    with escape.watching(notes, refused):
-        for reader in search.readers:
-            notes(reader)
-        restore = _reseed(source.seed())
-        try:
-            fakes.begin(source)
-            search.put(True)
-            yield
-        finally:
+    with held() as opened:
+        search = found()
+        with escape.watching(notes, refused):
+            for reader in search.readers:
+                notes(reader)
+            restore = _reseed(source.seed())
             try:
-                search.look()  # modules imported inside hold the stand-ins
+                fakes.begin(source)
+                search.put(True)
+                GUARD.open = opened
+                GUARD.let_through()
+                yield
             finally:
-                search.put(False)
-                fakes.end()
-                restore()
+                GUARD.open = False
+                try:
+                    search.look()  # modules imported inside hold the stand-ins
+                finally:
+                    search.put(False)
+                    fakes.end()
+                    restore()
 
 
 def installed() -> bool:

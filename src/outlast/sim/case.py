@@ -13,7 +13,16 @@ from outlast.kernel import ConfigError
 from outlast.sim.core.plan import read_faults
 from outlast.sim.lab import Lab
 from outlast.sim.nemesis import Budget
-from outlast.sim.running import LIMIT, Options, Outcome, Trace, lab_parameter, run_case, with_lab
+from outlast.sim.running import (
+    LIMIT,
+    Options,
+    Outcome,
+    Trace,
+    lab_parameter,
+    many_runs,
+    run_case,
+    with_lab,
+)
 
 FIRST_SEED = 1
 MARK = "__outlast_sim__"
@@ -155,6 +164,11 @@ class Case:
             Exception: What the test raises, with notes: the seed, how to repeat it, the faults,
                 the last events.
         """
+        __tracebackhide__ = True
+        with many_runs():
+            self._check(args, kwargs)
+
+    def _check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         __tracebackhide__ = True
         options, calm = self.measure(args, kwargs)
         if calm is not None and calm.error is not None:

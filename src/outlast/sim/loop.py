@@ -27,6 +27,7 @@ from outlast.sim.ambient import ambient
 from outlast.sim.clocks import SimSource
 from outlast.sim.handles import SimHandle, SimTimer
 from outlast.sim.hosts import LIFE, Life
+from outlast.sim.interrupts import GUARD
 from outlast.sim.netloop import NetworkMethods
 from outlast.sim.simulation import LIVES_BITS, TEST, TRAIL_MAX, Simulation
 from outlast.sim.sockets import simulated_poll
@@ -198,6 +199,15 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
 
     def _run_once(self) -> None:
         """Run all that is ready, then let time jump. Called again until stopped."""
+        opened = GUARD.open
+        try:
+            GUARD.open = True
+            GUARD.let_through()
+            self._run_on()
+        finally:
+            GUARD.open = opened
+
+    def _run_on(self) -> None:
         sim, soon = self.sim, self._soon
         trail = sim.trail
         spins = 0
@@ -270,10 +280,12 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
         self._soon.clear()
         self._timers.clear()
         sim.at(sim.now_ns, self._bury)
-        self.run_forever()
-        self._soon.clear()
-        self._timers.clear()
-        self.close()
+        try:
+            self.run_forever()
+        finally:
+            self._soon.clear()
+            self._timers.clear()
+            self.close()
 
     def _bury(self) -> None:
         """Close what is left. Whatever it logs or prints, a killed program would not have."""
@@ -313,11 +325,8 @@ class SimLoop(NetworkMethods, asyncio.BaseEventLoop):  # type: ignore[misc]
             self._deadlock()
         now_ns, _, handle = heappop(timers)
         if now_ns > self._limit_ns:
-            message = (
-                f"the run has not ended after {self._limit_ns / _NS:,.0f} virtual seconds"
-                f"{self._waiting()}"
-            )
-            raise DeadlockError(message)
+            limit = f"{self._limit_ns / _NS:,.0f} virtual seconds"
+            raise DeadlockError(f"the run has not ended after {limit}{self._waiting()}")
         sim.now_ns = now_ns
         handle._scheduled = False
         soon.append(handle)

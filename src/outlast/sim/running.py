@@ -11,13 +11,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from outlast.kernel import ConfigError, Fault
+from outlast.kernel.registry import fresh_world, world_ended
 from outlast.sim.core.plan import Plan, read_faults
 from outlast.sim.disk import SimDisk
 from outlast.sim.escape import Escape
 from outlast.sim.files import patch_files, set_disk_of
+from outlast.sim.interrupts import GUARD, held
 from outlast.sim.lab import Lab
 from outlast.sim.loop import SimLoop
 from outlast.sim.nemesis import BY_HAND, Budget, Injected
+from outlast.sim.search import found
 
 T = TypeVar("T")
 
@@ -140,7 +143,8 @@ def run_case(
     if options.faults:
         plan = Plan(options.faults, seed, length_ns=options.length_ns)
     outcome = Outcome(seed, options={} if plan is None else plan.describe())
-    with quiet():
+    fresh_world()
+    with held(), quiet():  # handlers of signals run when the program does
         loop = SimLoop(seed, trace=trace, limit=options.limit)
         lab = Lab(loop.sim, plan=plan, budget=options.budget, only=only)
         with ExitStack() as stack:
@@ -149,6 +153,7 @@ def run_case(
             try:
                 _execute(loop, lab, function, outcome)
             finally:
+                world_ended()
                 loop.end()
         del lab, loop
     return outcome
@@ -203,11 +208,49 @@ def _judge(outcome: Outcome, lab: Lab) -> None:
 def quiet() -> Iterator[None]:
     """Keep the garbage of a run from being heard, and collect it at a set point.
 
-    Programs that were killed have closed nothing; nobody needs to be warned of that.
+    Programs that were killed have closed nothing; nobody needs to be warned of that. What was
+    there before the run is none of its garbage and is not looked through, so that the cost does
+    not grow with the heap, unless modules were imported. A block inside of another collects what
+    has been made since the outer one began.
     """
+    with held() as opened, _hushed(), _frozen():
+        try:
+            GUARD.open = opened
+            GUARD.let_through()
+            yield
+        finally:
+            GUARD.open = False
+
+
+@contextmanager
+def many_runs() -> Iterator[None]:
+    """Let what outlives one run stay out of the collector's sight until the block ends.
+
+    So it costs the later runs nothing; what the caller has dropped between two runs is collected
+    as quietly as what a run has dropped itself.
+    """
+    _many.append(True)
+    try:
+        gc.freeze()
+        yield
+    finally:
+        _many.pop()
+        if not _many and not _freezing:
+            try:
+                with held(), _hushed():
+                    _collect()
+            finally:
+                gc.unfreeze()
+
+
+_many: list[bool] = []
+_freezing: list[bool] = []
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Let nobody hear what finalisers complain of."""
     hook = sys.unraisablehook
-    gc.freeze()  # what was there before is none of our garbage, and costs time to look through
-    frozen = gc.get_freeze_count()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
@@ -215,33 +258,42 @@ def quiet() -> Iterator[None]:
         try:
             yield
         finally:
-            if not _many or gc.get_freeze_count() != frozen:
-                gc.unfreeze()  # a search for clocks has frozen what this run had made
-            try:
-                # What a finaliser brings back to life is garbage only the next time.
-                for _ in range(_COLLECTIONS_MAX):
-                    if not gc.collect():
-                        break
-            finally:
-                sys.unraisablehook = hook
-
-
-_many: list[bool] = []
+            sys.unraisablehook = hook
 
 
 @contextmanager
-def many_runs() -> Iterator[None]:
-    """Let what outlives one run stay out of the collector's sight until the block ends.
-
-    Runs that follow each other in a process need not look through all modules twice each.
-    """
-    _many.append(True)
+def _frozen() -> Iterator[None]:
+    """Keep what is there from the collector, and collect at the end what has come since."""
+    if _freezing:
+        try:
+            yield
+        finally:
+            _collect()
+        return
+    if _many:
+        _collect()  # the rest is still frozen: this is what the caller has kept until now
+    search = found()  # it has to look at all objects; so it had better be over by now
+    refreezes = search.refreezes
+    _freezing.append(True)
+    gc.freeze()
     try:
         yield
     finally:
-        _many.pop()
-        if not _many:
-            gc.unfreeze()
+        try:
+            if search.refreezes != refreezes:
+                gc.unfreeze()  # a search for clocks has frozen what this run had made
+            _collect()
+        finally:
+            _freezing.pop()
+            if not _many:
+                gc.unfreeze()
+
+
+def _collect() -> None:
+    """Collect garbage, and what its finalisers have brought back to life."""
+    for _ in range(_COLLECTIONS_MAX):
+        if not gc.collect():
+            break
 
 
 def _ignore(_: Any) -> None:
@@ -284,7 +336,9 @@ def run(
 ) -> T:
     """Run ``main`` in a simulation and return what it returns; like ``asyncio.run``.
 
-    With faults it is run a first time without them, to learn how long it takes.
+    With faults it is run a first time without them, to learn how long it takes. Policies and
+    their parts begin each run as newly made, with the settings that they have by then and the
+    modes that were chosen by hand; what a run has left in them can be looked at afterwards.
 
     Args:
         main: A coroutine function, without parameters or with one for the :class:`Lab`.

@@ -72,9 +72,16 @@ def _alias(value: Any) -> Original | None:
 
 
 class _Search:
-    """All places found so far in this process."""
+    """All places found so far in this process.
+
+    Attributes:
+        readers: Who holds what cannot be replaced.
+        refreezes: How often a search has met a frozen heap, and has left more of it frozen: all
+            that had been made by then. So whoever froze it can tell without counting objects.
+    """
 
     def __init__(self) -> None:
+        self.refreezes = 0
         self.readers: list[Escape] = []
         self._modules: list[Any] = []
         self._fixed: list[Place] = []  # in modules and classes: they stay
@@ -174,13 +181,14 @@ class _Search:
         if not self._stale:
             return
         self._stale = False
-        frozen = gc.get_freeze_count() > 0
+        frozen = gc.get_freeze_count() > 0  # it counts them one by one, as a search does anyway
         gc.unfreeze()  # of what is frozen the collector knows no referrers
         try:
             self._search_all()
         finally:
             if frozen:
                 gc.freeze()
+                self.refreezes += 1
 
     def _search_all(self) -> None:
         targets = {id(original.real): original for original in ORIGINALS.values()}

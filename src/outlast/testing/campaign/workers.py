@@ -185,14 +185,18 @@ class WorkerProcess:
                         tick(f"shortening: {runs} runs, {left} fault steps left")
         return answer
 
-    def end(self) -> None:
-        """End it at once."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
+    def kill(self) -> None:
+        """Let it end at once, whatever it does; :meth:`end` waits for that."""
         with suppress(ProcessLookupError):
             self._process.kill()
+
+    def end(self) -> None:
+        """End it at once."""
+        self.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(OSError):  # what it has not read by now, it never will
+                    pipe.close()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS)
         self._said.close()
@@ -293,8 +297,12 @@ class Pool:
 
     def __enter__(self) -> Self:
         """Start the processes."""
-        for _ in range(self._count):
-            self._start()
+        try:
+            for _ in range(self._count):
+                self._start()
+        except BaseException:  # Ctrl-C, or no more processes: nobody else ends those there are
+            self._end_all()
+            raise
         return self
 
     def __exit__(
@@ -304,6 +312,11 @@ class Pool:
         trace: TracebackType | None,
     ) -> None:
         """End them at once, whatever they do."""
+        self._end_all()
+
+    def _end_all(self) -> None:
+        for worker in self._workers:
+            worker.kill()  # all of them before the first is waited for
         for worker in self._workers:
             worker.end()
         self._workers.clear()
