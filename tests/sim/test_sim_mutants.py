@@ -43,6 +43,28 @@ def test_the_product_itself_passes_the_same_seeds(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("name", "black_box"),
+    [("vote-won-by-too-few", False), ("budget-grants-forgotten", True)],
+    ids=["by-its-tests", "by-the-fleet"],
+)
+def test_a_planted_bug_of_protected_calls_is_found(name: str, black_box: bool) -> None:
+    campaign = Campaign(level="protect", seeds=20, seconds_max=50, black_box=black_box)
+    verdict = judge(row_of(name), campaign)
+    assert verdict.status == "caught", verdict
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_tests_that_are_not_there_judge_nothing(tmp_path: Path) -> None:
+    copy = make_copy(tmp_path / "copy")
+    verdict = run_child(copy, Campaign(level="protect", tests=("unit/test_protect_none.py",)))
+    assert verdict.status == "unjudged"
+    assert "no test file" in verdict.by
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
 def test_a_campaign_that_does_not_start_judges_nothing(tmp_path: Path) -> None:
     copy = make_copy(tmp_path / "copy")
     (copy / "tests" / "support" / "raft_campaign.py").write_text("1 / 0\n", encoding="utf-8")

@@ -49,6 +49,13 @@ def test_names_are_unique_and_each_row_says_what_it_breaks() -> None:
         assert row.faults
 
 
+def test_a_mutant_of_protected_calls_names_tests_that_are_there_and_no_other_does() -> None:
+    tests = SOURCE.parents[1] / "tests"
+    for row in ROWS:
+        found = [path for pattern in row.tests for path in tests.glob(pattern)]
+        assert bool(found) == (row.level == "protect"), row.name
+
+
 def test_a_mutant_whose_place_has_moved_is_told() -> None:
     with pytest.raises(StaleMutantError, match="stands 0 times"):
         changed("gone", "a.py", "x = 1\n", "x = 2\n", "x = 3\n")

@@ -11,6 +11,7 @@ from outlast import sim
 from outlast.kernel import ConfigError, InvariantError, current_world
 from outlast.protect.fallback import Fallback
 from outlast.protect.inject import Inject
+from outlast.protect.policy import Policy
 from tests.support.beside import stage
 
 assert outlast.host
@@ -200,3 +201,25 @@ def test_an_error_maker_that_makes_none_is_told() -> None:
 def test_a_wrong_fault_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="Inject: "):
         Inject(**wrong)
+
+
+def test_one_call_hands_on_the_arguments_of_the_call_alone() -> None:
+    seen: list[tuple[object, ...]] = []
+
+    def instead(*args: object) -> str:
+        seen.append(args)
+        return "instead"
+
+    def larger(number: int) -> bool:
+        seen.append((number,))
+        return number > 7
+
+    def ask(number: int) -> str:
+        raise OSError(number)
+
+    policy = Policy(fallback=Fallback(instead, call_with="arguments"))
+    assert policy.call(ask, 7) == "instead"
+    faulty = Policy(inject=Inject(error=OSError, error_rate=1.0, when=larger))
+    with pytest.raises(OSError, match="7"):
+        faulty.call(ask, 7)
+    assert seen == [(7,), (7,)]

@@ -289,3 +289,11 @@ def test_wrong_settings_are_named() -> None:
         "key": None,
         "require": True,
     }
+
+
+def test_a_required_key_is_not_minted() -> None:
+    required = Idempotency(require=True)
+    with pytest.raises(ConfigError, match="none was given"):
+        required.key_for((), {})
+    with idempotency_key("order-17"):
+        assert required.key_for((), {}) == "order-17"

@@ -91,8 +91,11 @@ class Told:
         self.service = service
 
 
-def in_loop(hedge: Hedge, *story: tuple[float, Any]) -> Told:
-    async def main() -> Told:
+Story = tuple[tuple[float, Any], ...]
+
+
+def all_in_loop(hedge: Hedge, *stories: Story) -> list[Told]:
+    async def one(story: Story) -> Told:
         loop = asyncio.get_running_loop()
         service = Service(*story)
         begun = loop.time()
@@ -106,21 +109,37 @@ def in_loop(hedge: Hedge, *story: tuple[float, Any]) -> Told:
         assert asyncio.all_tasks() == {task}
         return Told(result, loop.time() - begun, service)
 
+    async def main() -> list[Told]:
+        return [await one(story) for story in stories]
+
     return sim.run(main)
 
 
-def blocking(hedge: Hedge, *story: tuple[float, Any]) -> Told:
+def all_blocking(hedge: Hedge, *stories: Story) -> list[Told]:
+    told = []
     with stage() as here:
-        service = Service(*story)
-        try:
-            result = hedge.wrap_blocking(service.block, "p")()
-        except Exception as error:
-            result = error
-        return Told(result, here.now, service)
+        for story in stories:
+            service, begun = Service(*story), here.now
+            try:
+                result = hedge.wrap_blocking(service.block, "p")()
+            except Exception as error:
+                result = error
+            told.append(Told(result, here.now - begun, service))
+    return told
+
+
+def in_loop(hedge: Hedge, *story: tuple[float, Any]) -> Told:
+    return all_in_loop(hedge, story)[0]
+
+
+def blocking(hedge: Hedge, *story: tuple[float, Any]) -> Told:
+    return all_blocking(hedge, story)[0]
 
 
 both = pytest.mark.parametrize("run", [in_loop, blocking])
 Run = Callable[..., Told]
+one_world = pytest.mark.parametrize("run_all", [all_in_loop, all_blocking])
+RunAll = Callable[..., list[Told]]
 
 
 @both
@@ -226,13 +245,14 @@ def test_without_a_known_delay_nothing_is_hedged(run: Run) -> None:
     assert hedge.snapshot()["samples"] == 1
 
 
-@both
-def test_the_delay_is_learned_from_the_first_attempts_that_succeeded(run: Run) -> None:
+@one_world
+def test_the_delay_is_learned_from_the_first_attempts_that_succeeded(run_all: RunAll) -> None:
     hedge = Hedge(percentile=0.5, min_samples=5)
-    for _ in range(5):
-        run(hedge, (0.4, "a"), (0.1, "b"))
-    assert hedge.delay == pytest.approx(0.4, rel=1 / 32)
-    assert run(hedge, (9.0, "a"), (0.1, "b")).result == "b"
+    quick, slow = ((0.4, "a"), (0.1, "b")), ((9.0, "a"), (0.1, "b"))
+    *before, last = run_all(hedge, *[quick] * 5, slow)
+    assert [told.begun for told in before] == [[(0, 0.0)]] * 5
+    assert last.begun[1][1] == pytest.approx(0.4, rel=1 / 32)
+    assert last.result == "b"
 
 
 @both
@@ -243,15 +263,13 @@ def test_failures_teach_nothing(run: Run) -> None:
     assert hedge.delay == 1.0
 
 
-@both
-def test_the_learned_delay_leads_to_as_many_hedges_as_the_percentile_says(run: Run) -> None:
+@one_world
+def test_the_learned_delay_leads_to_as_many_hedges_as_the_percentile_says(run_all: RunAll) -> None:
     hedge = Hedge(percentile=0.9, min_samples=10)
-    for turn in range(300):
-        if turn == 200:
-            before = hedge.started
-        slow = 0.1 + 0.01 * (turn * 7 % 20)
-        run(hedge, (slow, "a"), (0.001, "b"))
-    assert 5 <= hedge.started - before <= 15  # of 100
+    slow = [0.1 + 0.01 * (turn * 7 % 20) for turn in range(300)]
+    told = run_all(hedge, *(((seconds, "a"), (0.001, "b")) for seconds in slow))
+    hedged = sum(len(each.begun) - 1 for each in told[200:])
+    assert 5 <= hedged <= 15  # of 100
     assert hedge.delay == pytest.approx(0.27, abs=0.02)
 
 

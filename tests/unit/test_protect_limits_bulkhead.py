@@ -280,9 +280,11 @@ def test_a_permit_given_back_inside_a_section_is_handed_out_when_the_section_end
             assert self.waiting == 1
 
     bulkhead = Interrupted(1, queue=1)
-    permit = bulkhead.pop()
+    permit = 0
 
     async def main() -> None:
+        nonlocal permit
+        permit = bulkhead.pop()
         waiting = start(bulkhead.acquire())
         await turn()
         with pytest.raises(BulkheadFullError):

@@ -1,4 +1,4 @@
-"""``python -m tools.mutants [NAME…]``: plant bugs, run campaigns, print what caught each.
+"""``python -m tools.mutants [NAME…]``: plant bugs, run campaigns or tests, print what caught each.
 
 Exit code 0: all caught, and the product itself passes. 1: one survived, or the product fails.
 2: a name is unknown, or a mutant does not fit the source any more.
@@ -98,9 +98,11 @@ def _judge_mode(
     campaign = Campaign(
         level=level, seeds=options.seeds, first=options.first, black_box=black_box,
         seconds_max=options.seconds,
+        tests=tuple(sorted({pattern for row in rows for pattern in row.tests})),
     )  # fmt: skip
     if not options.unproven:
-        sys.stderr.write(f"{how}: without a mutant, {campaign.seeds} seeds\n")
+        amount = f"{campaign.seeds} seeds" if campaign.seeded else "all its tests"
+        sys.stderr.write(f"{how}: without a mutant, {amount}\n")
         for verdict in judge_product(campaign, workers=options.workers, root=options.root):
             if verdict.status != "survived" or verdict.refused:
                 where = verdict.status if verdict.seed is None else f"seed {verdict.seed}"
@@ -109,9 +111,7 @@ def _judge_mode(
                 return [failing]
 
     def told(row: Mutant, verdict: Verdict) -> None:
-        sys.stderr.write(
-            f"{how}: {row.name}: {verdict.status}, {verdict.seeds} seeds, {verdict.by}\n"
-        )
+        sys.stderr.write(f"{how}: {row.name}: {verdict.status}, {verdict.seeds}, {verdict.by}\n")
 
     found = judge_all(rows, campaign, workers=options.workers, root=options.root, told=told)
     results += [(row, how, verdict) for row, verdict in found]

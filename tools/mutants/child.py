@@ -19,7 +19,11 @@ Run = Callable[[int], "tuple[str, str] | None"]
 NODE = "tests.support.raft_campaign"
 STAGED = "tests.support.raft_staged"
 SPINE = "tests.sim.spine"
-CASES = {"cluster": "test_cluster", "damage": "test_damage"}
+CASES = {
+    "cluster": (SPINE, "test_cluster"),
+    "damage": (SPINE, "test_damage"),
+    "protect": ("tests.sim.protect_fleet", "test_fleet"),
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -30,7 +34,7 @@ def main(arguments: list[str]) -> int:
     if Path(copy) not in Path(outlast.__file__).parents:
         sys.stderr.write(f"outlast comes from {outlast.__file__}, not from the copy\n")
         return 2
-    run = node_run(bool(int(black_box))) if level == "node" else cluster_run(CASES[level])
+    run = node_run(bool(int(black_box))) if level == "node" else cluster_run(*CASES[level])
     for seed in range(int(first), int(first) + int(seeds)):
         found = run(seed)
         if seed % 20 == 0:
@@ -69,9 +73,9 @@ def node_run(black_box: bool) -> Run:
     return run
 
 
-def cluster_run(name: str) -> Run:
-    """Return the runner of loop-level seeds: a whole cluster in the simulator."""
-    case = getattr(importlib.import_module(SPINE), name).__outlast_sim__
+def cluster_run(module: str, name: str) -> Run:
+    """Return the runner of loop-level seeds: a whole cluster, or fleet, in the simulator."""
+    case = getattr(importlib.import_module(module), name).__outlast_sim__
 
     def run(seed: int) -> tuple[str, str] | None:
         outcome = case.run(seed)

@@ -7,6 +7,8 @@ from tools.mutants.table import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 _PARTS = ("src/outlast", "tests/support", "tests/sim", "tools/mutants")
+_TESTS = ("tests/unit", "tests/property")
+_SINGLE = ("pyproject.toml", "tests/conftest.py", "tools/engines.py")
 
 
 class StaleMutantError(Exception):
@@ -22,6 +24,17 @@ def make_copy(into: Path, mutant: Mutant | None = None, root: Path = ROOT) -> Pa
     for part in _PARTS:
         if (root / part).is_dir():
             shutil.copytree(root / part, into / part)
+    for part in _TESTS:
+        (into / part).mkdir(parents=True, exist_ok=True)
+        for path in (root / part).glob("test_protect_*.py"):
+            shutil.copy(path, into / part)
+    for path in (root / "benchmarks").glob("*.py"):  # some tests measure with them
+        (into / "benchmarks").mkdir(exist_ok=True)
+        shutil.copy(path, into / "benchmarks")
+    for name in _SINGLE:
+        if (root / name).is_file():
+            (into / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / name, into / name)
     if mutant is not None:
         plant(into / "src" / "outlast", mutant)
     return into

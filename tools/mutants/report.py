@@ -21,8 +21,8 @@ HEAD = """\
 
 A check that never failed may be one that cannot fail. So known bugs are planted, one at a time,
 in a copy of the source, and the campaigns of the simulator have to find each of them within 500
-seeds. Nothing in the product can switch one on: a mutant is a small textual change that is
-applied to a copy and run from there.
+seeds, or, for protected calls, the tests of the part that was broken. Nothing in the product can
+switch one on: a mutant is a small textual change that is applied to a copy and run from there.
 
 - **node**: protocol, log rules and state, driven directly, with the invariants of Raft compared
   after every step. Each seed is two lives of a cluster: a random one, and one in which the rare
@@ -30,6 +30,11 @@ applied to a copy and run from there.
   middle of a change of members, …) are set up on purpose.
 - **cluster**: real nodes, clients and disks on a simulated network.
 - **damage**: the same, and one disk is lost or rots.
+- **protect**: the parts that protect calls, judged by their own unit and property tests; the
+  number is how many tests ran until one failed. Here *black box* is a simulated fleet: services
+  that fail, and clients behind whole policies with drawn settings, under faults of the network,
+  crashes, pauses and cancellations. It looks at nothing but what both sides did: who ran when,
+  under which key, with which outcome.
 - **black box**: the same runs judged by outcomes alone: the history of the clients, acknowledged
   writes, the digests of the replicas, and progress once everything is healed. A run in which the
   product itself notices that something is wrong, and stops, does not count here.
@@ -39,6 +44,7 @@ the product without a mutant has to pass the same seeds; if it fails, nothing is
 
 ```sh
 make mutants                                            # all, as recorded below
+.venv/bin/python -m tools.mutants --level protect       # those of protected calls
 .venv/bin/python -m tools.mutants vote-not-persisted    # one
 .venv/bin/python -m tools.mutants --list                # what there is
 ```

@@ -11,14 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from tools.mutants.copy import ROOT, make_copy
+from tools.mutants.suite import Status, run_suite
 from tools.mutants.table import Level, Mutant
-
-Status = Literal["caught", "survived", "unjudged"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +25,14 @@ class Campaign:
     """Which seeds of what, and for how long.
 
     Args:
-        level: ``node`` or ``cluster``.
+        level: Which simulation; or ``protect``, where all checks are tests, and black box is a
+            simulation.
         seeds: How many at most; the first that fails ends it.
         first: The first of them.
         black_box: Judge by outcomes alone: history, acknowledged writes, digests, progress.
         seconds_max: Real seconds for all seeds; past it a mutant is unjudged.
         seed_seconds_max: Real seconds for one seed; past it the seed counts as one that hangs.
+        tests: What is run in place of seeds.
     """
 
     level: Level
@@ -40,6 +41,12 @@ class Campaign:
     black_box: bool = False
     seconds_max: float = 900.0
     seed_seconds_max: float = 60.0
+    tests: tuple[str, ...] = ()
+
+    @property
+    def seeded(self) -> bool:
+        """Whether it runs seeds, and not tests."""
+        return self.level != "protect" or self.black_box
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +73,16 @@ def judge(mutant: Mutant | None, campaign: Campaign, root: Path = ROOT) -> Verdi
     """
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy = make_copy(Path(folder).resolve(), mutant, root)
+        if mutant is not None and not campaign.seeded:
+            campaign = replace(campaign, tests=mutant.tests)
         return run_child(copy, campaign)
 
 
 def run_child(copy: Path, campaign: Campaign) -> Verdict:
     """Run ``campaign`` on the code in ``copy``."""
+    if not campaign.seeded:
+        status, ran, by, seconds = run_suite(copy, campaign.tests, campaign.seconds_max)
+        return Verdict(status=status, seeds=ran, seconds=seconds, by=shortened(by))
     command = [
         sys.executable, "-m", "tools.mutants.child", campaign.level, str(campaign.first),
         str(campaign.seeds), str(int(campaign.black_box)), str(copy),
@@ -184,6 +196,9 @@ def judge_product(campaign: Campaign, *, workers: int, root: Path = ROOT) -> lis
 
     What fails without a mutant proves nothing with one.
     """
+    if not campaign.seeded:
+        with tempfile.TemporaryDirectory(prefix="mutant-none-") as folder:
+            return [run_child(make_copy(Path(folder).resolve(), root=root), campaign)]
     shares = [
         range(campaign.first, campaign.first + campaign.seeds)[at::workers]
         for at in range(workers)

@@ -9,8 +9,8 @@ order of the documentation. A test applies each, so that none rots when the code
 from dataclasses import dataclass
 from typing import Literal
 
-Level = Literal["node", "cluster", "damage"]
-LEVELS: tuple[Level, ...] = ("node", "cluster", "damage")
+Level = Literal["node", "cluster", "damage", "protect"]
+LEVELS: tuple[Level, ...] = ("node", "cluster", "damage", "protect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,14 @@ class Mutant:
         section: Where the promise comes from: a paper's section, or a word of ours.
         edits: What is changed; nearly always one place.
         level: The lowest level of simulation at which it must be found: ``node`` (protocol and
-            state, driven directly), ``cluster`` (real nodes, disks, network and clients) or
-            ``damage`` (the same with one disk that is lost or rots).
+            state, driven directly), ``cluster`` (real nodes, disks, network and clients),
+            ``damage`` (the same with one disk that is lost or rots), or ``protect`` (no
+            simulation but ``tests``).
         black_box: Whether it must also be found by what clients and disks show alone: the
-            history, acknowledged writes, digests and progress.
+            history, acknowledged writes, digests and progress. For ``protect``: by the
+            simulated fleet of protected clients.
         faults: Which faults should reveal it, in words.
+        tests: For ``protect``: the test files that must notice it, as patterns below ``tests``.
     """
 
     name: str
@@ -46,15 +49,16 @@ class Mutant:
     level: Level = "node"
     black_box: bool = False
     faults: str = ""
+    tests: tuple[str, ...] = ()
 
 
 def mutant(
     name: str, file: str, before: str, after: str, *, breaks: str, section: str,
     level: Level = "node", black_box: bool = False, faults: str = "",
-    more: tuple[Edit, ...] = (),
+    more: tuple[Edit, ...] = (), tests: tuple[str, ...] = (),
 ) -> Mutant:  # fmt: skip
     """Return a mutant of one place, and of ``more`` if it takes several."""
     return Mutant(
         name=name, breaks=breaks, section=section, edits=(Edit(file, before, after), *more),
-        level=level, black_box=black_box, faults=faults,
+        level=level, black_box=black_box, faults=faults, tests=tests,
     )  # fmt: skip

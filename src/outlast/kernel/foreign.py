@@ -216,6 +216,14 @@ def _grpc(error: BaseException, names: set[str]) -> bool:
     return callable(code) and getattr(code(), "name", "") in _GRPC_REFUSED
 
 
+def _sqlalchemy(error: BaseException, names: set[str]) -> bool:
+    # A connection is had, made or waited for, before anything is executed on it.
+    return any(
+        function == "_checkout" and module.startswith("sqlalchemy.pool.")
+        for module, function, _ in _frames(error, "sqlalchemy")
+    )
+
+
 def _urllib(error: BaseException, names: set[str]) -> bool:
     for _, function, _ in _frames(error, "urllib"):
         if function.startswith("http_error_3"):
@@ -236,6 +244,7 @@ _JUDGES: Final[dict[str, Callable[[BaseException, set[str]], bool]]] = {
     "urllib3": _urllib3,
     "aiohttp": _aiohttp,
     "redis": _redis,
+    "sqlalchemy": _sqlalchemy,
     "grpc": _grpc,
     "urllib": _urllib,
 }

@@ -70,3 +70,45 @@ def on_watch(hook: Callable[[Watched], None]) -> Callable[[], None]:
             _hooks.remove(hook)
 
     return remove
+
+
+# --- worlds ------------------------------------------------------------------------------------
+
+_starts: list[Callable[[], None]] = []
+_ended: list[bool] = []
+
+
+def on_fresh_world(hook: Callable[[], None]) -> Callable[[], None]:
+    """Call ``hook`` when another world begins; return a function that ends that.
+
+    What is made when a module is imported lives longer than a world: simulated runs follow each
+    other in one process, and the clock of each starts anew. The hook lets such things begin
+    anew, too: an instant, a permit or an answer of one world means nothing in another. It must
+    neither tell nor draw anything.
+    """
+    _starts.append(hook)
+
+    def remove() -> None:
+        if hook in _starts:
+            _starts.remove(hook)
+
+    return remove
+
+
+def fresh_world(*, after_another: bool = False) -> None:
+    """Another world begins: whoever asked to hear of it is called, in the order of asking.
+
+    Args:
+        after_another: Only if one has ended since the last time: what was made and changed by
+            hand in the real world stays.
+    """
+    if after_another and not _ended:
+        return
+    _ended.clear()
+    for hook in tuple(_starts):
+        hook()
+
+
+def world_ended() -> None:
+    """A world has ended. What it has left can be looked at until another one begins."""
+    _ended[:] = [True]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from outlast.protect.adaptive import current_priority as current_priority
     from outlast.protect.adaptive import priority as priority
     from outlast.protect.adaptive_rate import AdaptiveRate as AdaptiveRate
+    from outlast.protect.beside import abandoned as abandoned
     from outlast.protect.block import Attempts as Attempts
     from outlast.protect.block import PolicyAttempt as PolicyAttempt
     from outlast.protect.breaker import CircuitBreaker as CircuitBreaker
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from outlast.protect.core.classify import classify_response as classify_response
     from outlast.protect.core.lint import Finding as Finding
     from outlast.protect.core.order import CANONICAL as CANONICAL
+    from outlast.protect.core.pushback import retry_after as retry_after
     from outlast.protect.core.retry import Backoff as Backoff
     from outlast.protect.core.retry import GiveUp as GiveUp
     from outlast.protect.core.retry import RetryAfter as RetryAfter
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     from outlast.protect.headers import extract as extract
     from outlast.protect.headers import incoming as incoming
     from outlast.protect.hedge import Hedge as Hedge
+    from outlast.protect.httpx_transport import AsyncHttpxTransport as AsyncHttpxTransport
+    from outlast.protect.httpx_transport import HttpxTransport as HttpxTransport
     from outlast.protect.idempotent import Idempotent as Idempotent
     from outlast.protect.inject import Inject as Inject
     from outlast.protect.keyed import Keyed as Keyed
@@ -68,6 +72,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "adaptive": "AdaptiveLimit current_priority priority",
     "adaptive_rate": "AdaptiveRate",
+    "beside": "abandoned",
     "block": "Attempts PolicyAttempt",
     "breaker": "CircuitBreaker",
     "breaker_permit": "BreakerPermit",
@@ -81,10 +86,12 @@ _NAMES = {
     "core.order": "CANONICAL",
     "core.retry": "Backoff GiveUp RetryAfter",
     "core.window": "CountWindow TimeWindow",
+    "core.pushback": "retry_after",
     "events": "RetryGaveUp RetryScheduled",
     "fallback": "Fallback",
     "headers": "Incoming current_incoming extract incoming",
     "hedge": "Hedge",
+    "httpx_transport": "AsyncHttpxTransport HttpxTransport",
     "idempotent": "Idempotent",
     "inject": "Inject",
     "keyed": "Keyed",

@@ -227,13 +227,16 @@ class AdaptiveLimit(Permits):
                 prng = Prng(current_world().prng.bits64())
                 state = self.algorithm.begin(self._size, self.min, self.max, prng)
                 self._state = state
+            # Others add to them meanwhile, and nobody else takes any away.
+            take = self._samples.popleft
+            samples = [take() for _ in range(len(self._samples))]
+            at_once = getattr(state, "on_samples", None)
             limit = self._size
-            for _ in range(_SAMPLES_MAX):
-                try:
-                    sample = self._samples.popleft()
-                except IndexError:
-                    break
-                limit = state.on_sample(*sample)
+            if at_once is not None:
+                limit = at_once(samples)
+            else:
+                for sample in samples:
+                    limit = state.on_sample(*sample)
             changed = limit != self._size
             if changed:
                 self._fit(limit)
@@ -251,6 +254,15 @@ class AdaptiveLimit(Permits):
 
         before, self._told = self._told, limit
         current_world().events.emit(LimitChanged(name=self.name, before=before, after=limit))
+
+    def begin_anew(self) -> None:
+        """In another world: nothing is learned yet; see the base class."""
+        with self._digesting:
+            self._samples.clear()
+            self._state = None
+            self._told = self.initial
+        self._fit(self.initial)
+        super().begin_anew()
 
     def forked(self) -> None:
         """In the child of a fork: see the base class."""

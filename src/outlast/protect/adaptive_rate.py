@@ -190,6 +190,15 @@ class AdaptiveRate(RateLimit):
         super().forked()
         self._learning = threading.Lock()
 
+    def begin_anew(self) -> None:
+        """This is another world: what was learned is forgotten."""
+        with self._learning:
+            self._read = self.succeeded() + 1
+            nominal = rate_micro("AdaptiveRate", "rate", self._nominal)
+            self._aimd = Aimd(nominal, per_ns=self.core.per_ns, **self._bounds())
+            self._put(0)
+        super().begin_anew()
+
     def check(self, **changes: Any) -> dict[str, Any]:
         """Return ``changes``, checked together with the settings that stay."""
         if not changes.keys() <= set(self.settings):

@@ -12,8 +12,15 @@ from typing import Any, Final
 from outlast.kernel import current_deadline, current_world
 from outlast.protect.opening import Opening
 from outlast.protect.plan import Plan
-from outlast.protect.settle import finish, give_back, judged, settle_hung
-from outlast.protect.story import Replay, Story, refuse_late, time_is_up
+from outlast.protect.settle import (
+    abandoned,
+    finish,
+    give_back,
+    judged,
+    settle_hung,
+    whole_is_up,
+)
+from outlast.protect.story import GAVE_UP, Replay, Story, refuse_late, time_is_up
 from outlast.protect.watch import Watched
 
 _NS: Final = 1_000_000_000
@@ -33,11 +40,13 @@ def _guard_thrifty(
 ) -> Callable[..., Awaitable[Any]]:
     """The frame of a plan that refuses no call, as long as there is no limit of time either."""
     succeeded, ambient, full = plan.succeeded, current_deadline.get, _guard(plan, function)
+    marks = GAVE_UP
 
     @wraps(function)
     async def protected(*args: Any, **kwargs: Any) -> Any:
         if plan.bounded or ambient() is not None:
             return await full(*args, **kwargs)
+        since = marks[0]
         try:
             result = await function(*args, **kwargs)
         except BaseException as error:
@@ -46,24 +55,29 @@ def _guard_thrifty(
         else:
             succeeded()
             return result
-        return await _guard(plan, replay)(*args, **kwargs)
+        return await _guard(plan, replay, [since])(*args, **kwargs)
 
     return protected
 
 
-def _guard(plan: Plan, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def _guard(
+    plan: Plan, function: Callable[..., Awaitable[Any]], marks: list[int] = GAVE_UP
+) -> Callable[..., Awaitable[Any]]:
     succeeded, judges, name = plan.succeeded, plan.judges, plan.name
     named, core, breaker = plan.idempotency, plan.core, plan.breaker
     retry, rate, limit, fallback = plan.retry, plan.rate, plan.limit, plan.fallback
     deposit = None if retry is None or retry.budget is None else retry.budget.deposit
     pop, push = (None, None) if limit is None else (limit.pop, limit.push)
+    quick = None if rate is None else rate.quick
     ambient, begin = current_deadline.get, plan.attempt_watches.begin
     limit_timed = limit is not None and limit.timed
+    learned = rate.succeeded if plan.learns else None  # type: ignore[union-attr]
+    clocked = limit_timed or plan.learns
 
     @wraps(function)
     async def protected(*args: Any, **kwargs: Any) -> Any:
-        story = opening = bound = None
-        ever = False
+        story = opening = bound = error = late = None
+        since = marks[0]
         try:
             if plan.whole_ns or named is not None:
                 opening = Opening(plan, args, kwargs)
@@ -87,29 +101,31 @@ def _guard(plan: Plan, function: Callable[..., Awaitable[Any]]) -> Callable[...,
                         if not ticket.passes:
                             ticket = breaker.admit(name)  # type: ignore[union-attr]
                     if rate is not None:
-                        await pace(rate)
+                        clock_ns = current_world().clock.monotonic_ns
+                        if quick(clock_ns(), 0):  # type: ignore[misc]
+                            await pace(rate)
                     if limit is not None:
                         try:
                             permit = pop()  # type: ignore[misc]
                         except IndexError:
                             permit = await limit.acquire()
-                    if limit_timed or (breaker is not None and breaker.timed):
+                    if clocked or (breaker is not None and breaker.timed):
                         clock_ns = current_world().clock.monotonic_ns
                         started_ns = clock_ns()
                     if plan.attempt_ns:
                         watched = begin(plan.attempt_ns)
-                    ran = ever = True
+                    ran = True
                     result = await function(*args, **kwargs)
                     if watched is not None:
                         watched.leave()
                     if limit is not None:
-                        held, permit = permit, None
                         if limit_timed:
-                            give_back(limit, held, started_ns, None)
-                        else:
-                            push(held)  # type: ignore[misc]
-                            if limit.attention:
-                                limit.settle_up()
+                            now_ns = clock_ns()
+                            limit.sample(now_ns - started_ns, "ok", now_ns)  # type: ignore[attr-defined]
+                        held, permit = permit, None
+                        push(held)  # type: ignore[misc]
+                        if limit.attention:
+                            limit.settle_up()
                     if not judges:
                         if ticket is not None:
                             if not started_ns:
@@ -123,6 +139,8 @@ def _guard(plan: Plan, function: Callable[..., Awaitable[Any]]) -> Callable[...,
                                     ticket.succeeded()
                                 else:
                                     finish(plan, ticket, started_ns)
+                        if learned is not None:
+                            learned()
                         succeeded()
                         return result
                 except BaseException as raised:
@@ -133,11 +151,11 @@ def _guard(plan: Plan, function: Callable[..., Awaitable[Any]]) -> Callable[...,
                     if permit is not None:
                         give_back(limit, permit, started_ns, error)
                     if story is None:
-                        story = Story(plan)
-                        if bound is not None and bound.fired and ran and ticket is not None:
-                            # It had the whole of the time and has not answered.
-                            settle_hung(plan, ticket)
-                            ticket = None
+                        story = Story(plan, since)
+                    if bound is not None and bound.fired and ran and ticket is not None:
+                        # It had the rest of the time and has not answered.
+                        settle_hung(plan, ticket)
+                        ticket = None
                     wait_ns = story.failed(error, ticket, started_ns, ran)
                     if wait_ns < 0:
                         if fallback is None or not fallback.answers(error):
@@ -147,31 +165,34 @@ def _guard(plan: Plan, function: Callable[..., Awaitable[Any]]) -> Callable[...,
                         if bound is not None:
                             bound.leave()
                             bound = None
+                        story.close()
                         if opening is not None:
                             opening.close()  # what is to be said instead is not late
-                        plan.tally.fell_back()
                         return await fallback.value_async(error, args, kwargs)
                     if retry.between is not None:  # type: ignore[union-attr]
                         before = retry.between(error)  # type: ignore[union-attr,arg-type]
                         if isawaitable(before):
                             await before
                 else:
-                    story = story or Story(plan)
+                    story = story or Story(plan, since)
                     wait_ns = judged(plan, story, ticket, started_ns, result)
                     if wait_ns < 0:
                         return result
                 await story.world.timers.sleep(wait_ns / _NS)
                 story.again()
-        except BaseException as error:
-            if bound is None or not bound.leave(error):
+        except BaseException as raised:
+            if bound is None or not bound.leave(raised):
+                abandoned(plan, story, raised)
                 raise
-            late = time_is_up(plan, "timeout", plan.whole_ns, ever)
+            late = whole_is_up(plan, story)
             if fallback is not None and fallback.answers(late):
+                if story is not None:
+                    story.close()
                 opening.close()  # type: ignore[union-attr]
-                plan.tally.fell_back()
                 return await fallback.value_async(late, args, kwargs)
-            raise late from error
+            raise late from raised
         finally:
+            error = late = None  # this frame is in their tracebacks
             if bound is not None:
                 bound.leave()
             if story is not None:

@@ -10,11 +10,11 @@ from functools import wraps
 from types import CoroutineType
 from typing import Any, Final
 
-from outlast.kernel import current_deadline, current_world
+from outlast.kernel import Deadline, current_deadline, current_world
 from outlast.protect.opening import Opening
 from outlast.protect.plan import Plan
-from outlast.protect.settle import finish, give_back, judged, refuse_coroutine
-from outlast.protect.story import Replay, Story, begin_deadline, refuse_late
+from outlast.protect.settle import abandoned, finish, give_back, judged, refuse_coroutine
+from outlast.protect.story import GAVE_UP, Replay, Story, refuse_late
 
 _NS: Final = 1_000_000_000
 
@@ -29,11 +29,13 @@ def guard_blocking(plan: Plan, function: Callable[..., Any]) -> Callable[..., An
 def _guard_thrifty(plan: Plan, function: Callable[..., Any]) -> Callable[..., Any]:
     """The frame of a plan that refuses no call, as long as there is no limit of time either."""
     succeeded, ambient, full = plan.succeeded, current_deadline.get, _guard(plan, function)
+    marks = GAVE_UP
 
     @wraps(function)
     def protected(*args: Any, **kwargs: Any) -> Any:
         if plan.bounded or ambient() is not None:
             return full(*args, **kwargs)
+        since = marks[0]
         try:
             result = function(*args, **kwargs)
         except BaseException as error:
@@ -41,26 +43,33 @@ def _guard_thrifty(plan: Plan, function: Callable[..., Any]) -> Callable[..., An
             replay = Replay(error, function).again
         else:
             if result.__class__ is CoroutineType:
-                refuse_coroutine(function, result)
+                plan.tally.failed()
+                refuse_coroutine(function, result, args)
             succeeded()
             return result
-        return _guard(plan, replay)(*args, **kwargs)
+        return _guard(plan, replay, [since])(*args, **kwargs)
 
     return protected
 
 
-def _guard(plan: Plan, function: Callable[..., Any]) -> Callable[..., Any]:
+def _guard(
+    plan: Plan, function: Callable[..., Any], marks: list[int] = GAVE_UP
+) -> Callable[..., Any]:
     succeeded, judges, name = plan.succeeded, plan.judges, plan.name
     named, core, breaker = plan.idempotency, plan.core, plan.breaker
     retry, rate, limit, fallback = plan.retry, plan.rate, plan.limit, plan.fallback
     deposit = None if retry is None or retry.budget is None else retry.budget.deposit
     pop, push = (None, None) if limit is None else (limit.pop, limit.push)
     limit_timed = limit is not None and limit.timed
-    ambient, reset = current_deadline.get, current_deadline.reset
+    learned = rate.succeeded if plan.learns else None  # type: ignore[union-attr]
+    clocked = limit_timed or plan.learns
+    quick = None if rate is None else rate.quick
+    ambient, put, reset = current_deadline.get, current_deadline.set, current_deadline.reset
 
     @wraps(function)
     def protected(*args: Any, **kwargs: Any) -> Any:
         story = opening = None
+        since = marks[0]
         try:
             if plan.whole_ns or named is not None:
                 opening = Opening(plan, args, kwargs)
@@ -73,6 +82,7 @@ def _guard(plan: Plan, function: Callable[..., Any]) -> Callable[..., Any]:
                 clock_ns: Any = None
                 started_ns = 0
                 ran = False
+                last = ""
                 try:
                     deadline = ambient()
                     if deadline is not None:
@@ -82,17 +92,22 @@ def _guard(plan: Plan, function: Callable[..., Any]) -> Callable[..., Any]:
                         if not ticket.passes:
                             ticket = breaker.admit(name)  # type: ignore[union-attr]
                     if rate is not None:
-                        pace(rate)
+                        clock_ns = current_world().clock.monotonic_ns
+                        if quick(clock_ns(), 0):  # type: ignore[misc]
+                            pace(rate)
                     if limit is not None:
                         try:
                             permit = pop()  # type: ignore[misc]
                         except IndexError:
                             permit = limit.acquire_blocking()
-                    if limit_timed or (breaker is not None and breaker.timed):
+                    if clocked or (breaker is not None and breaker.timed):
                         clock_ns = current_world().clock.monotonic_ns
                         started_ns = clock_ns()
                     if plan.attempt_ns:
-                        inner, _ = begin_deadline(plan.attempt_ns)
+                        clock_ns = clock_ns or current_world().clock.monotonic_ns
+                        at_ns = clock_ns() + plan.attempt_ns
+                        if deadline is None or deadline.at_ns > at_ns:
+                            inner = put(Deadline(at_ns))
                     ran = True
                     result = function(*args, **kwargs)
                     if inner is not None:
@@ -100,15 +115,16 @@ def _guard(plan: Plan, function: Callable[..., Any]) -> Callable[..., Any]:
                         held, inner = inner, None
                         reset(held)
                     if limit is not None:
-                        held, permit = permit, None
                         if limit_timed:
-                            give_back(limit, held, started_ns, None)
-                        else:
-                            push(held)  # type: ignore[misc]
-                            if limit.attention:
-                                limit.settle_up()
+                            now_ns = clock_ns()
+                            limit.sample(now_ns - started_ns, "ok", now_ns)  # type: ignore[attr-defined]
+                        held, permit = permit, None
+                        push(held)  # type: ignore[misc]
+                        if limit.attention:
+                            limit.settle_up()
                     if result.__class__ is CoroutineType:
-                        refuse_coroutine(function, result)
+                        ran, last = False, "this is no failure of the callee"
+                        refuse_coroutine(function, result, args)
                     if not judges:
                         if ticket is not None:
                             if not started_ns:
@@ -122,6 +138,8 @@ def _guard(plan: Plan, function: Callable[..., Any]) -> Callable[..., Any]:
                                     ticket.succeeded()
                                 else:
                                     finish(plan, ticket, started_ns)
+                        if learned is not None:
+                            learned()
                         succeeded()
                         return result
                 except BaseException as error:
@@ -130,24 +148,27 @@ def _guard(plan: Plan, function: Callable[..., Any]) -> Callable[..., Any]:
                     if inner is not None:
                         reset(inner)
                     if story is None:
-                        story = Story(plan)
-                    wait_ns = story.failed(error, ticket, started_ns, ran)
+                        story = Story(plan, since)
+                    wait_ns = story.failed(error, ticket, started_ns, ran, last=last)
                     if wait_ns < 0:
                         if fallback is None or not fallback.answers(error):
                             raise
+                        story.close()
                         if opening is not None:
                             opening.close()  # what is to be said instead is not late
-                        plan.tally.fell_back()
                         return fallback.value_blocking(error, args, kwargs)
                     if retry.between is not None:  # type: ignore[union-attr]
                         retry.between(error)  # type: ignore[union-attr,arg-type]
                 else:
-                    story = story or Story(plan)
+                    story = story or Story(plan, since)
                     wait_ns = judged(plan, story, ticket, started_ns, result)
                     if wait_ns < 0:
                         return result
                 story.world.clock.pause(wait_ns / _NS)
                 story.again()
+        except BaseException as error:
+            abandoned(plan, story, error)
+            raise
         finally:
             if story is not None:
                 story.close()

@@ -5,7 +5,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, Final, Literal, Protocol
 
-from outlast.kernel import CircuitOpenError, CommandError, World, current_world
+from outlast.kernel import (
+    CircuitOpenError,
+    CommandError,
+    InFlightError,
+    TooLateError,
+    World,
+    current_world,
+)
 from outlast.protect.breaker_permit import BreakerPermit
 from outlast.protect.core.breaker import (
     CLOSED,
@@ -19,7 +26,7 @@ from outlast.protect.core.breaker import (
     Round,
     Ticket,
 )
-from outlast.protect.core.breaker_rules import Rules, read_rules
+from outlast.protect.core.breaker_rules import Rules, check_seconds, read_rules
 from outlast.protect.core.filter import ErrorFilter, check_filter, matches
 from outlast.protect.core.window import FOREVER_NS, CountWindow, TimeWindow
 from outlast.protect.forked import tell_of_forks
@@ -77,7 +84,8 @@ class CircuitBreaker(Part):
         probe_timeout: Seconds after which a probe's place is given to another call.
         recovery_cap: Longest time open, in seconds; ten times ``recovery_timeout`` by default.
         counts: Exceptions that are failures: classes, or a function of the exception. Answers
-            (``CommandError``) and cancellation never are.
+            (``CommandError``), a repeat that met its own twin (``InFlightError``), calls that
+            came too late (``TooLateError``) and cancellation never are.
         counts_result: A function that tells of a result whether it is a failure.
         store: Where processes share it; see ``outlast.protect.store``.
         name: In events and metrics.
@@ -208,7 +216,7 @@ class CircuitBreaker(Part):
     ) -> None:
         """A call has failed with ``error``; ``None`` for a result that is a failure."""
         if error is not None and not self.is_failure(error):
-            if isinstance(error, Exception):
+            if isinstance(error, Exception) and not isinstance(error, TooLateError):
                 self.success(ticket, elapsed_ns, now_ns)
             else:
                 self.cancelled(ticket)
@@ -230,7 +238,7 @@ class CircuitBreaker(Part):
         """Whether ``error`` speaks against the callee."""
         return (
             isinstance(error, Exception)
-            and not isinstance(error, CommandError)
+            and not isinstance(error, CommandError | InFlightError | TooLateError)
             and matches(self.counts, error)
         )
 
@@ -291,7 +299,15 @@ class CircuitBreaker(Part):
         self._tell(change, current_world())
 
     def trip(self, seconds: float | None = None) -> None:
-        """Open now, for ``seconds`` or ``recovery_timeout``; recovery is as after failures."""
+        """Open now, for ``seconds`` or ``recovery_timeout``; recovery is as after failures.
+
+        Nothing happens while it is isolated or disabled.
+
+        Raises:
+            ConfigError: Definite. ``seconds`` is not a finite number above 0.
+        """
+        if seconds is not None:
+            check_seconds("seconds", seconds)
         world = current_world()
         open_ns = self._rules.recovery_ns if seconds is None else round(seconds * _NS)
         with self._lock:
@@ -382,6 +398,11 @@ class CircuitBreaker(Part):
         """This is the child of a fork: state and counts go on, the lock is nobody's."""
         self._lock = threading.Lock()
 
+    def begin_anew(self) -> None:
+        """This is another world: closed, nothing counted, nothing told. The mode stays."""
+        with self._lock:
+            self._core.begin_anew()
+
     # --- inside ----------------------------------------------------------------------------------
 
     def _become(self, mode: Mode) -> None:
@@ -411,6 +432,9 @@ class CircuitBreaker(Part):
         if probe.lease is None:
             with self._lock:
                 self._core.cancelled(probe)
+                shadow, current = self._core.mode == "shadow", self._core.round
+            if shadow:
+                return current
             refused = Refused("the circuit is half-open and others have its probes", None)
             raise self._refusal(world, policy, refused)
         return probe

@@ -115,6 +115,11 @@ class Budget(Part):
         """This is the child of a fork: the counts go on, the lock is nobody's."""
         self.rules.guard = threading.Lock()
 
+    def begin_anew(self) -> None:
+        """This is another world: no call has begun yet."""
+        self.reset()
+        self.rules.refused = 0
+
     def apply(self, changes: dict[str, Any]) -> None:
         """Take settings that :meth:`check` returned; what was granted counts on."""
         merged = {name: getattr(self, name) for name in self.settings} | changes

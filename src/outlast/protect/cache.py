@@ -17,6 +17,7 @@ from outlast.kernel import (
 from outlast.protect.checks import DAY, NS, check_ns, check_whole
 from outlast.protect.core.cache import Entry, Shelf
 from outlast.protect.flight import Flight, Flights
+from outlast.protect.forked import tell_of_forks
 from outlast.protect.part import Part
 
 ErrorTypes = type[BaseException] | tuple[type[BaseException], ...]
@@ -67,6 +68,7 @@ class Cache(Part):
             passed.
     """
 
+    sees_arguments = True
     position: ClassVar[str] = "cache"
     settings = (
         "ttl", "stale", "max_entries", "key", "single_flight", "refresh_ahead", "on",
@@ -104,6 +106,7 @@ class Cache(Part):
             ttl=ttl, stale=stale, max_entries=max_entries, key=key, single_flight=single_flight,
             refresh_ahead=refresh_ahead, on=on,
         )  # fmt: skip
+        tell_of_forks(self)
 
     def _set(self, **values: Any) -> None:
         ttl_ns = check_ns("Cache", "ttl", values["ttl"], 1e-6, _YEAR)
@@ -143,6 +146,15 @@ class Cache(Part):
             "evicted": self._shelf.evicted,
             "in_flight": len(self._flights),
         }
+
+    def forked(self) -> None:
+        """This is the child of a fork: those who fetched something anew are not here."""
+        self._shelf.unclaim()
+
+    def begin_anew(self) -> None:
+        """This is another world: nothing is kept yet."""
+        self.clear()
+        self.hits = self.fetched = self.served_stale = self._shelf.evicted = 0
 
     # --- keys --------------------------------------------------------------------------------
 

@@ -77,6 +77,11 @@ class Fallback(Part):
         """Whether ``error`` is one that is answered."""
         return isinstance(error, self.on) and not isinstance(error, InvariantError)
 
+    @property
+    def sees_arguments(self) -> bool:  # type: ignore[override]
+        """Whether its function is called with the arguments of the call."""
+        return self._how == "arguments"
+
     def refuse_blocking(self) -> None:
         """Check at decoration that a plain function can be answered.
 

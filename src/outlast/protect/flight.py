@@ -94,6 +94,13 @@ class Flights:
         self.lock = threading.RLock()  # a key may compare itself by asking this cache
         self._under_way: dict[Hashable, Flight] = {}
 
+    def begin_anew(self) -> None:
+        """This is another world: nobody waits for a loop of the last one, which is closed."""
+        with self.lock:
+            for key, flight in tuple(self._under_way.items()):
+                if flight.task is not None and flight.task.get_loop().is_closed():
+                    del self._under_way[key]
+
     def __len__(self) -> int:
         return len(self._under_way)
 

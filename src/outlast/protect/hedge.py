@@ -8,6 +8,7 @@ from outlast.kernel import (
     CommandError,
     ConfigError,
     InvariantError,
+    RejectedError,
     World,
 )
 from outlast.protect.beside import Crew
@@ -15,6 +16,7 @@ from outlast.protect.call import CallInfo, current_call_var
 from outlast.protect.checks import DAY, NS, check_ns, check_whole
 from outlast.protect.core.hedge import Sides
 from outlast.protect.core.percentile import Percentile
+from outlast.protect.forked import tell_of_forks
 from outlast.protect.part import Part
 
 ErrorTypes = type[BaseException] | tuple[type[BaseException], ...]
@@ -110,6 +112,7 @@ class Hedge(Part):
             after=after, percentile=percentile, attempts=attempts, budget=budget,
             min_samples=min_samples, on=on,
         )  # fmt: skip
+        tell_of_forks(self)
 
     def _set(
         self,
@@ -181,6 +184,17 @@ class Hedge(Part):
             "threads": self.crew.threads,
         }
 
+    def forked(self) -> None:
+        """This is the child of a fork: what was learned stays, the lock is nobody's."""
+        self._lock = threading.Lock()
+
+    def begin_anew(self) -> None:
+        """This is another world: nothing is learned yet."""
+        with self._lock:
+            self._pending, self._fold_at_ns, self._tracker = [], 0, None
+            self.started = self.won = 0
+            self.apply({})
+
     # --- for the drivers ---------------------------------------------------------------------
 
     def learn(self, latency_ns: int, now_ns: int) -> None:
@@ -226,7 +240,8 @@ class Hedge(Part):
         """Say what follows the failure of an attempt; see ``Sides.failed``."""
         again = self.on is not None and isinstance(error, self.on)
         answer = isinstance(error, CommandError | InvariantError) or (
-            self.on is not None and not again
+            # An attempt that was refused, or found another one under way, is no answer.
+            self.on is not None and not again and not isinstance(error, RejectedError)
         )
         return sides.failed(number, error, again=again, answer=answer)
 

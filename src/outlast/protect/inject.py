@@ -116,6 +116,11 @@ class Inject(Part):
         """Return how many faults of each kind were injected."""
         return dict(self.injected)
 
+    @property
+    def sees_arguments(self) -> bool:  # type: ignore[override]
+        """Whether ``when`` is asked, with the arguments of the call."""
+        return self.when is not None
+
     def wrap_blocking(self, function: Callable[..., Any], policy_name: str) -> Callable[..., Any]:
         """Return ``function``, which blocks, with the faults."""
 

@@ -7,6 +7,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from outlast.kernel import ConfigError
+from outlast.protect.forked import tell_of_forks
 from outlast.protect.kinds import kind_of
 from outlast.protect.part import Part
 
@@ -52,7 +53,8 @@ class Keyed(Part, Generic[PartT]):
     ) -> None:
         super().__init__(name)
         given: Any = make
-        sample = given() if callable(given) else None
+        # A part is callable, too: it is a decorator.
+        sample = given() if callable(given) and not isinstance(given, Part) else None
         if not isinstance(sample, Part) or not sample.position:
             raise ConfigError(
                 f"Keyed: make returned {sample!r}; give a function that makes a part, such as "
@@ -65,6 +67,7 @@ class Keyed(Part, Generic[PartT]):
         self.max_keys = max_keys
         self._lock = threading.Lock()
         self._parts: OrderedDict[Hashable, PartT] = OrderedDict()
+        tell_of_forks(self)
 
     def part(self, key: Hashable) -> PartT:
         """Return the part of ``key``, made now if there is none yet."""
@@ -90,6 +93,17 @@ class Keyed(Part, Generic[PartT]):
     def __len__(self) -> int:
         return len(self._parts)
 
+    def forked(self) -> None:
+        """This is the child of a fork: the keys are kept, the lock is nobody's."""
+        self._lock = threading.Lock()
+
+    def begin_anew(self) -> None:
+        """This is another world: keys are forgotten, unless their breaker has a mode by hand."""
+        with self._lock:
+            for key, part in tuple(self._parts.items()):
+                if getattr(part, "mode", "normal") == "normal":
+                    del self._parts[key]
+
     def check(self, **changes: Any) -> dict[str, Any]:
         """Return ``changes`` of ``max_keys`` if they can be made."""
         for name, value in changes.items():
@@ -109,31 +123,50 @@ class Keyed(Part, Generic[PartT]):
         return {"keys": len(self._parts)}
 
 
-def guard_keyed(policy: "Policy", function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``function`` protected by ``policy`` with the parts of each call's key."""
-    keyed = {position: part for position, part in policy.parts.items() if isinstance(part, Keyed)}
-    most = max(part.max_keys for part in keyed.values())
-    frames: OrderedDict[tuple[int, ...], tuple[Any, tuple[Part, ...]]] = OrderedDict()
-    lock = threading.Lock()
-    kind = kind_of(function)
+class _Frames:
+    """One function, protected by one policy with the parts of each call's key.
 
-    def frame_for(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    At most as many frames are kept as the largest part keeps keys.
+    """
+
+    __slots__ = ("__weakref__", "_frames", "_function", "_keyed", "_lock", "_policy")
+
+    def __init__(self, policy: "Policy", function: Callable[..., Any]) -> None:
+        parts = policy.parts
+        self._policy = policy
+        self._function = function
+        self._keyed = {name: part for name, part in parts.items() if isinstance(part, Keyed)}
+        self._frames: OrderedDict[tuple[int, ...], tuple[Any, tuple[Part, ...]]] = OrderedDict()
+        self._lock = threading.Lock()
+        tell_of_forks(self)
+
+    def forked(self) -> None:
+        """This is the child of a fork: the lock is nobody's."""
+        self._lock = threading.Lock()
+
+    def of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the frame for a call with these arguments."""
+        keyed, frames = self._keyed, self._frames
         parts = tuple(part.part(part.by(*args, **kwargs)) for part in keyed.values())
-        key = (policy.version, *(id(part) for part in parts))
-        with lock:
+        key = (self._policy.version, *(id(part) for part in parts))
+        with self._lock:
             found = frames.get(key)
             if found is not None:
                 frames.move_to_end(key)
                 return found[0]
         chosen = dict(zip(keyed, parts, strict=True))
-        frame = policy.variant(chosen)(function)
-        with lock:
+        frame = self._policy.variant(chosen)(self._function)
+        with self._lock:
             # The parts are kept with it: while it is here, their ids are nobody else's.
             frames[key] = (frame, parts)
-            while len(frames) > most:
+            while len(frames) > max(part.max_keys for part in keyed.values()):
                 frames.popitem(last=False)
         return frame
 
+
+def guard_keyed(policy: "Policy", function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``function`` protected by ``policy`` with the parts of each call's key."""
+    frame_for, kind = _Frames(policy, function).of, kind_of(function)
     if kind == "async":
 
         @wraps(function)

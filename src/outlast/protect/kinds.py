@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Literal
 
 Kind = Literal["blocking", "async", "generator", "async generator"]
@@ -33,9 +34,8 @@ def _kind_of_object(function: Callable[..., Any]) -> Kind:
         return "async generator"
     if inspect.isgeneratorfunction(function):
         return "generator"
-    wrapped = getattr(function, "func", None)  # functools.partial
-    if wrapped is not None and callable(wrapped):
-        return kind_of(wrapped)
+    if isinstance(function, partial):
+        return kind_of(function.func)
     called = getattr(type(function), "__call__", None)  # noqa: B004 - what runs is asked for
     if called is not None and getattr(called, "__code__", None) is not None:
         return kind_of(called)

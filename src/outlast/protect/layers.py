@@ -1,6 +1,5 @@
 """What stands around a function: fused frames, and parts that wrap, from outside to inside."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from outlast.protect.core.tally import Tally
 from outlast.protect.kinds import Kind
 from outlast.protect.part import Part
 from outlast.protect.plan import Plan
-from outlast.protect.settle import refuse_coroutine
+from outlast.protect.settle import call_first
 
 _WRAPPING = ("cache", "hedge", "inject")
 
@@ -47,16 +46,18 @@ class Layers:
             self._lay(groups, tally)
 
     def _lay(self, groups: Sequence[tuple[str, ...]], tally: Tally) -> None:
-        outermost = True
+        plan: Plan | None = None
         for group in groups:
             if group[0] in _WRAPPING:
                 self._layers.append(self._parts[group[0]])
                 continue
             parts = {name: self._parts[name] for name in group if name in self._parts}
-            if outermost and "idempotency" in self._parts:
+            if plan is None and "idempotency" in self._parts:
                 parts["idempotency"] = self._parts["idempotency"]
-            self._layers.append(Plan(self._name, tally if outermost else Tally(), group, **parts))
-            outermost = False
+            if plan is not None:
+                plan.wraps = True
+            plan = Plan(self._name, tally if plan is None else tally.inner(), group, **parts)
+            self._layers.append(plan)
 
     def bound(self, timeout: float | None, attempt_timeout: float | None) -> None:
         """Give each frame the limits of time that stand in it, in seconds."""
@@ -67,6 +68,13 @@ class Layers:
                     attempt_timeout if "attempt_timeout" in layer.positions else None,
                 )
 
+    def begin_anew(self) -> None:
+        """This is another world: the event loops of the last one are over."""
+        for layer in self._layers:
+            if isinstance(layer, Plan):
+                layer.attempt_watches.forget_closed()
+                layer.whole_watches.forget_closed()
+
     def guard(self, function: Callable[..., Any], kind: Kind) -> Any:
         """Return ``function`` with all layers around it.
 
@@ -76,8 +84,8 @@ class Layers:
         if kind in {"generator", "async generator"}:
             return self._guard_stream(function, kind)
         guarded = function
-        if kind == "blocking" and "fallback" in self._parts:
-            self._parts["fallback"].refuse_blocking()
+        if kind == "blocking":
+            self._refuse_blocking()
         if self._hard is not None:
             if kind == "async":
                 message = (
@@ -106,16 +114,22 @@ class Layers:
     def _guard_stream(self, function: Callable[..., Any], kind: Kind) -> Any:
         from outlast.protect.streams import guard_async_generator, guard_generator
 
-        plan = self.only(f"a {kind}")
-        if self._hard is not None:
-            raise TypeError(f"attempt_timeout=Hard(…) cannot bound a {kind}")
+        plan = self.only(f"{'a' if kind == 'generator' else 'an'} {kind}")
+        if kind == "generator":
+            self._refuse_blocking()
         return (guard_generator if kind == "generator" else guard_async_generator)(plan, function)
+
+    def _refuse_blocking(self) -> None:
+        """Refuse what a plain function cannot wait for."""
+        for position in ("fallback", "retry"):
+            if position in self._parts:
+                self._parts[position].refuse_blocking()
 
     def one(self, kind: Kind) -> Any:
         """Return the frame that calls its first argument with the others."""
         frame = self._one.get(kind)
         if frame is None:
-            frame = self._one[kind] = self.guard(_acall if kind == "async" else _call, kind)
+            frame = self._one[kind] = self.guard(_acall if kind == "async" else call_first, kind)
         return frame
 
     def only(self, what: str) -> Plan:
@@ -127,19 +141,14 @@ class Layers:
         wrong = [name for name in (*_WRAPPING, "fallback") if name in self._parts]
         if wrong:
             raise TypeError(f"{what} cannot be protected by {' and '.join(wrong)}; use a function")
+        if self._hard is not None:
+            raise TypeError(f"attempt_timeout=Hard(…) cannot bound {what}; use a plain function")
         if self._keyed:
             raise TypeError(f"{what} has no arguments from which a key could be taken")
         plans = [layer for layer in self._layers if isinstance(layer, Plan)]
         if len(plans) != 1:
             raise TypeError(f"{what} needs a policy in canonical order")
         return plans[0]
-
-
-def _call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    result = function(*args, **kwargs)
-    if asyncio.iscoroutine(result):
-        refuse_coroutine(function, result)
-    return result
 
 
 async def _acall(function: Callable[..., Awaitable[Any]], /, *args: Any, **kwargs: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 from outlast.kernel import Deadline, current_deadline
 from outlast.protect.call import CallInfo, current_call_var
 from outlast.protect.plan import Plan
-from outlast.protect.story import begin_deadline
+from outlast.protect.story import begin_deadline, put_back
 
 
 class Opening:
@@ -23,18 +23,24 @@ class Opening:
         self._call: Token[CallInfo | None] | None = None
         self.at_ns = 0
         if plan.idempotency is not None:
-            outer = current_call_var.get()
-            key = plan.idempotency.key_for(args, kwargs)
-            attempt = 1 if outer is None else outer.attempt
-            self._call = current_call_var.set(CallInfo(key, attempt, policy=plan.name))
+            self._call = current_call_var.set(minted_call(plan, args, kwargs))
         if plan.whole_ns:
             self._deadline, self.at_ns = begin_deadline(plan.whole_ns)
 
     def close(self) -> None:
         """The call has ended, or what follows is not bound by it."""
-        if self._deadline is not None:
-            current_deadline.reset(self._deadline)
-            self._deadline = None
-        if self._call is not None:
-            current_call_var.reset(self._call)
-            self._call = None
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None:
+            put_back(current_deadline, deadline)
+        call, self._call = self._call, None
+        if call is not None:
+            put_back(current_call_var, call)
+
+
+def minted_call(plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallInfo | None:
+    """Return a new logical call with its key; ``None`` where the plan mints none."""
+    if plan.idempotency is None:
+        return None
+    outer = current_call_var.get()
+    key = plan.idempotency.key_for(args, kwargs)
+    return CallInfo(key, 1 if outer is None else outer.attempt, policy=plan.name)

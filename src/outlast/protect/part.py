@@ -30,6 +30,9 @@ class Part:
     settings: ClassVar[tuple[str, ...]] = ()
     """Names of the settings that :meth:`configure` changes."""
 
+    sees_arguments: bool = False
+    """Whether the part is given the arguments of each call."""
+
     __slots__ = ("__weakref__", "_alone", "name")
 
     def __init__(self, name: str = "") -> None:

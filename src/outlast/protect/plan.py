@@ -31,13 +31,15 @@ class Plan:
         core: The breaker's rules, whose ``round`` frames read.
         tally: How many calls ended how.
         succeeded: Counts a call that succeeded; atomic.
+        wraps: Whether another frame of the policy stands inside of this one.
         judges: Whether results are looked at.
+        learns: Whether the rate limit wants to know how calls end.
     """
 
     __slots__ = (
         "attempt_ns", "attempt_watches", "bounded", "breaker", "core", "fallback", "idempotency",
-        "judges", "limit", "name", "positions", "rate", "retry", "succeeded", "tally", "whole_ns",
-        "whole_watches",
+        "judges", "learns", "limit", "name", "positions", "rate", "retry", "succeeded", "tally",
+        "whole_ns", "whole_watches", "wraps",
     )  # fmt: skip
 
     def __init__(
@@ -67,8 +69,10 @@ class Plan:
         self.whole_ns = 0
         self.attempt_ns = 0
         self.bounded = False
+        self.wraps = False
         self.attempt_watches = Watches()
         self.whole_watches = Watches(late=True)
+        self.learns: bool = rate is not None and rate.listens
         self.judges = (breaker is not None and breaker.counts_result is not None) or (
             retry is not None and retry.on_result is not None
         )
@@ -88,8 +92,10 @@ class Plan:
     @property
     def timed(self) -> bool:
         """Whether a part wants to know when an attempt began."""
-        return (self.breaker is not None and self.breaker.timed) or (
-            self.limit is not None and self.limit.timed
+        return (
+            (self.breaker is not None and self.breaker.timed)
+            or (self.limit is not None and self.limit.timed)
+            or self.learns
         )
 
     def bound(self, whole: float | None, attempt: float | None) -> None:

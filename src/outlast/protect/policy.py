@@ -10,6 +10,7 @@ from outlast.kernel import ConfigError
 from outlast.kernel.registry import watch
 from outlast.protect.core.order import CANONICAL, Position, check_order, frames
 from outlast.protect.core.tally import Tally
+from outlast.protect.forked import tell_of_forks
 from outlast.protect.kinds import check_function, kind_of
 from outlast.protect.layers import Layers
 from outlast.protect.part import Part
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_BLOCKS: ContextVar[tuple["Blocks", ...]] = ContextVar("outlast_blocks", default=())
+_BLOCKS: ContextVar[tuple[tuple["Policy", "Blocks"], ...]] = ContextVar(
+    "outlast_blocks", default=()
+)
 PARTS: Final = (
     "fallback", "cache", "retry", "hedge", "breaker", "rate", "limit", "inject", "idempotency",
 )  # fmt: skip
@@ -134,6 +137,7 @@ class Policy:
             part.name = part.name or name
         set_(self, "version", 0)
         set_(self, "_layers", self._laid())
+        tell_of_forks(self)
         if name:
             watch(self)
 
@@ -224,7 +228,7 @@ class Policy:
         """
         blocks = self._begin()
         blocks.enter()
-        _BLOCKS.set((*_BLOCKS.get(), blocks))
+        _BLOCKS.set((*_BLOCKS.get(), (self, blocks)))
 
     def __exit__(
         self,
@@ -233,9 +237,15 @@ class Policy:
         trace: TracebackType | None,
     ) -> None:
         """End the block."""
-        *before, blocks = _BLOCKS.get()
-        _BLOCKS.set(tuple(before))
-        blocks.leave(error)
+        entered = _BLOCKS.get()
+        for index in range(len(entered) - 1, -1, -1):
+            policy, blocks = entered[index]
+            if policy is self:
+                # Not always the last one: generators may leave their blocks in any order.
+                _BLOCKS.set(entered[:index] + entered[index + 1 :])
+                blocks.leave(error)
+                return
+        raise RuntimeError("a protected block was left in another context than it was entered in")
 
     async def __aenter__(self) -> None:
         """Begin a protected block of a coroutine, which is cancelled when its time is up.
@@ -246,7 +256,7 @@ class Policy:
         """
         blocks = self._begin()
         await blocks.enter_async()
-        _BLOCKS.set((*_BLOCKS.get(), blocks))
+        _BLOCKS.set((*_BLOCKS.get(), (self, blocks)))
 
     async def __aexit__(
         self,
@@ -364,6 +374,16 @@ class Policy:
         """
         self.apply(self.check(**changes))
 
+    def forked(self) -> None:
+        """This is the child of a fork: counts go on, the lock is nobody's."""
+        object.__setattr__(self, "_lock", threading.Lock())
+
+    def begin_anew(self) -> None:
+        """This is another world: no call has been made. The parts see to themselves."""
+        with self._lock:
+            self._tally.begin_anew()
+        self._layers.begin_anew()
+
     def __repr__(self) -> str:
         inside = ", ".join(f"{position}={part!r}" for position, part in self._parts.items())
         times = "".join(
@@ -401,7 +421,9 @@ class Policy:
     @property
     def _looks_at_arguments(self) -> bool:
         """Whether a part is given the arguments of the call, which must be the caller's own."""
-        return self._keyed or "cache" in self._parts or "idempotency" in self._parts
+        return self._keyed or any(
+            getattr(part, "sees_arguments", False) for part in self._parts.values()
+        )
 
     def _begin(self) -> "Blocks":
         from outlast.protect.block import Blocks

@@ -1,6 +1,7 @@
 """``RateLimit`` and ``SlidingWindow``: how many calls may start per second."""
 
 import threading
+from collections.abc import Callable
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from outlast.kernel import RateLimitedError, World, current_deadline, current_world
@@ -21,7 +22,7 @@ class Pace(Part, Generic[Rule]):
 
     Attributes:
         core: The rule.
-        listens: Whether it wants to hear how calls end: ``heard(error, now_ns, started_ns)`` of
+        listens: Whether it wants to hear how calls end: ``heard(error, started_ns)`` of
             failures, and ``succeeded()`` of successes.
     """
 
@@ -45,6 +46,15 @@ class Pace(Part, Generic[Rule]):
     def most(self) -> int:
         """The largest ``cost`` of one call."""
         raise NotImplementedError
+
+    @property
+    def quick(self) -> Callable[[int, int], int]:
+        """``quick(now_ns, 0)`` takes the next slot if it is free now, and returns 0 then.
+
+        If not, it has taken nothing: :meth:`reserve` says what follows. What a policy asks
+        first, since most calls find a free slot and this costs least.
+        """
+        return self.core.quick
 
     # --- what policies ask --------------------------------------------------------------------
 
@@ -139,6 +149,10 @@ class Pace(Part, Generic[Rule]):
     def forked(self) -> None:
         """This is the child of a fork: the counts go on, the lock is nobody's."""
         self.core.guard = threading.Lock()
+
+    def begin_anew(self) -> None:
+        """This is another world: nothing has started yet."""
+        self.core.reset()
 
     # --- inside -------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from outlast.kernel import ConfigError, Deadline, Prng
 from outlast.protect.core.filter import ErrorFilter
 from outlast.protect.core.retry import Backoff, GiveUp, Jitter, RetryAfter, RetryRules
+from outlast.protect.kinds import kind_of
 from outlast.protect.part import Part
 
 if TYPE_CHECKING:
@@ -85,6 +86,16 @@ class Retry(Part):
         self.budget = budget
         self.nested: Nested = nested
         self.between = between
+
+    def refuse_blocking(self) -> None:
+        """Check at decoration that a plain function can be retried.
+
+        Raises:
+            TypeError: ``between`` is a coroutine function.
+        """
+        if self.between is not None and kind_of(self.between) == "async":
+            shown = getattr(self.between, "__qualname__", repr(self.between))
+            raise TypeError(f"Retry: {shown} is a coroutine function; a plain one is needed")
 
     def decide(
         self,

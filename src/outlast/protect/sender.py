@@ -60,7 +60,7 @@ class Idempotency(Part):
 
     The key is, in this order: what ``key`` returns, that of the context
     (``with outlast.idempotency_key("order-17")``), or a new one of 128 bits. Integrations and
-    :func:`outlast.protect.inject` send it in ``header``; inside the call it is
+    :func:`outlast.protect.headers.inject` send it in ``header``; inside the call it is
     ``current_call().key``. A minted key dies with this process: to be recognised after a crash
     of the *caller*, use one of the other two.
 
@@ -69,13 +69,15 @@ class Idempotency(Part):
         key: Makes the key from the arguments of the call, such as
             ``lambda order: f"order-{order.id}"``. It must name the call and everything in it:
             two calls with one key are one call to the other side.
-        require: Whether ``Policy.lint`` should call it wrong to repeat calls without a key.
+        require: Whether a key must come from the caller (``key=`` or the context) and none is
+            minted: for calls that must be recognised after a crash of the caller.
         name: Name in events and settings.
 
     Raises:
         ConfigError: ``header`` is not a header name, or ``key`` not a function.
     """
 
+    sees_arguments = True
     position: ClassVar[str] = "idempotency"
     settings: ClassVar[tuple[str, ...]] = ("header", "key", "require")
 
@@ -105,12 +107,17 @@ class Idempotency(Part):
 
         Raises:
             ConfigError: Definite. The key cannot go into a header: it must be 1 to 255 visible
-                ASCII characters.
+                ASCII characters. Or none was given and one is required.
         """
         made: object = current_idempotency_key()
         if self.key is not None:
             made = self.key(*args, **kwargs)
         elif not made:
+            if self.require:
+                raise ConfigError(
+                    "Idempotency: a key is required and none was given; use key=, or "
+                    'with outlast.idempotency_key("…")'
+                )
             return mint_key()
         if not isinstance(made, str) or not usable_key(made):
             raise ConfigError(

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from outlast.kernel import DeadlineError, current_world
+from outlast.kernel import DeadlineError, TooLateError, current_world
 from outlast.protect.core.breaker import Ticket
 from outlast.protect.plan import Plan
-from outlast.protect.story import OVER, Story
+from outlast.protect.story import OVER, Replay, Story, time_is_up
 
 
 def give_back(limit: Any, permit: Any, started_ns: int, error: BaseException | None) -> None:
@@ -42,7 +42,11 @@ def judged(plan: Plan, story: Story, ticket: Ticket | None, started_ns: int, res
     bad = False
     if breaker is not None and ticket is not None:
         counts = breaker.counts_result
-        bad = counts is not None and bool(counts(result))
+        try:
+            bad = counts is not None and bool(counts(result))
+        except BaseException:
+            breaker.cancelled(ticket)
+            raise
         now_ns = current_world().clock.monotonic_ns()
         elapsed_ns = now_ns - started_ns if started_ns else 0
         if bad:
@@ -54,6 +58,9 @@ def judged(plan: Plan, story: Story, ticket: Ticket | None, started_ns: int, res
         if wait_ns >= 0:
             return wait_ns
         bad = True
+    story.counted = True
+    if plan.learns and not bad:
+        plan.rate.succeeded()  # type: ignore[union-attr]
     if bad:
         plan.tally.failed()
     else:
@@ -61,13 +68,41 @@ def judged(plan: Plan, story: Story, ticket: Ticket | None, started_ns: int, res
     return OVER
 
 
-def refuse_coroutine(function: Callable[..., Any], result: Any) -> NoReturn:
+def whole_is_up(plan: Plan, story: Story | None) -> DeadlineError | TooLateError:
+    """Return the error for a call that the limit on the whole has ended, and count the call."""
+    story = story or Story(plan, 0)
+    late = time_is_up(plan, "timeout", plan.whole_ns, story.ran)
+    story.ended(late, story.ran)
+    return late
+
+
+def abandoned(plan: Plan, story: Story | None, error: BaseException) -> None:
+    """Count a call that something else than an attempt has ended, such as a hook that raised."""
+    (story or Story(plan, 0)).ended(error, True, answered=False)
+
+
+def call_first(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Call the first argument with the others; what ``policy.call`` protects."""
+    return function(*args, **kwargs)
+
+
+def refuse_coroutine(function: Callable[..., Any], result: Any, args: tuple[Any, ...]) -> NoReturn:
     """Raise because a plain function has returned a coroutine, which nobody here awaits.
+
+    Args:
+        function: What was protected.
+        result: The coroutine.
+        args: What it was called with.
 
     Raises:
         TypeError: Definite; the coroutine has not begun.
     """
     result.close()
+    replay = getattr(function, "__self__", None)
+    if isinstance(replay, Replay):
+        function = replay.function
+    if function is call_first:
+        function = args[0]
     name = getattr(function, "__qualname__", repr(function))
     message = (
         f"{name} is a plain function and returned a coroutine, which would run unprotected: "

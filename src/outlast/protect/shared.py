@@ -18,6 +18,7 @@ from weakref import WeakSet
 
 from outlast.host import HostClock
 from outlast.kernel import InvariantError, current_world
+from outlast.kernel.registry import on_fresh_world
 from outlast.protect.core.fleet_node import StoreHealth
 from outlast.protect.store.api import FleetStore
 
@@ -63,14 +64,22 @@ class Shared:
     def __init__(self, store: FleetStore, *, node: str = "") -> None:
         self.store = store
         self._given = node or store.node
+        self._drawn = ""
         self._clients: WeakSet[Any] = WeakSet()
         self._outbox: deque[Callable[[], None]] = deque(maxlen=_OUTBOX_MAX)
         self._closed = self._ending = False
         self._begin()
         _all.add(self)
 
+    @property
+    def node(self) -> str:
+        """The name of this process to the others; drawn in the world that first asks."""
+        if not self._given and not self._drawn:
+            self._drawn = f"{current_world().prng.bits64():016x}"
+        return self._given or self._drawn
+
     def _begin(self) -> None:
-        self.node = self._given or f"{current_world().prng.bits64():016x}"
+        self._drawn = ""
         self._health = StoreHealth(base_ns=_BACKOFF_NS[0], cap_ns=_BACKOFF_NS[1])
         self._lock = threading.Lock()
         self._gate = threading.Lock()
@@ -200,6 +209,16 @@ class Shared:
         if had_thread:
             self._start()
 
+    def _begin_anew(self) -> None:
+        """This is another world: nothing is known of the store, or held of what it gave."""
+        self._outbox.clear()
+        with self._lock:
+            self._drawn = ""
+            self._health = StoreHealth(base_ns=_BACKOFF_NS[0], cap_ns=_BACKOFF_NS[1])
+            clients = list(self._clients)
+        for client in clients:
+            client.forked()
+
 
 def shared_of(store: Any) -> Shared:
     """Return the link of this process to ``store``, made on first use."""
@@ -250,5 +269,11 @@ def _after_fork() -> None:
         shared._forked()
 
 
+def _in_another_world() -> None:
+    for shared in tuple(_all):
+        shared._begin_anew()
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+on_fresh_world(_in_another_world)

@@ -221,6 +221,10 @@ class SharedGcra(Gcra):
             return super().reserve(now_ns, max_wait_ns, cost)
         return taken.wait_ns if taken.granted else -taken.wait_ns
 
+    def quick(self, now_ns: int, max_wait_ns: int, cost: int = 1) -> int:
+        """Refuse: the store is to be asked once for each call and not twice."""
+        return -1
+
     def give_back(self, due_ns: int, cost: int = 1) -> bool:
         """Take slots back: another call of this process can have them."""
         if not self._name() or self._link.lost:
@@ -268,6 +272,10 @@ class SharedBudgetRules(BudgetRules):
         span = super()._learn(now_ns)
         self._earned_micro += (self._read - 1 - before) * self.ratio_micro
         return span
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._earned_micro = 0
 
     def _bounds(self) -> tuple[int, int]:
         cap_micro = self.floor_micro + self.ratio_micro * self.calls

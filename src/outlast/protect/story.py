@@ -5,7 +5,7 @@ written once: settling the breaker, deciding about another attempt, telling of i
 """
 
 from contextlib import suppress
-from contextvars import Token
+from contextvars import ContextVar, Token
 from typing import Any, Final
 
 from outlast.kernel import (
@@ -30,32 +30,58 @@ OVER: Final = -1
 """No attempt follows."""
 
 RETRIED: Final = "__outlast_retried__"
-"""Attribute of an exception that a retry gave up on: how many attempts it took."""
+"""Attribute of an exception that a retry gave up on: after how many attempts, as which one."""
+
+GAVE_UP: Final = [0]
+"""How often a retry has given up in this process. A call remembers the number at its beginning:
+what an exception says of its retries counts only if it was said since. The same object may be
+raised by many calls."""
+
+_NOTES_MAX: Final = 16
 
 
 class Story:
-    """One call that has failed at least once.
+    """One call that has failed at least once, or is told from its beginning.
+
+    Args:
+        plan: What protects it.
+        since: The number in ``GAVE_UP`` when it began.
+        call: Who asks, and under which key, if it is not what the context says.
 
     Attributes:
         attempt: Number of the attempt under way.
+        counted: Whether its end was counted.
         delay_ns: The wait before it.
+        ran: Whether the function was called in any attempt.
         uncertain: Whether any attempt may have had an effect.
         world: In which the call is made.
     """
 
-    __slots__ = ("_call", "_plan", "_token", "attempt", "delay_ns", "uncertain", "world")
+    __slots__ = (
+        "_call", "_plan", "_since", "_token", "attempt", "counted", "delay_ns", "ran",
+        "uncertain", "world",
+    )  # fmt: skip
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, since: int, call: CallInfo | None = None) -> None:
         self._plan = plan
-        self._call = current_call_var.get()
+        self._since = since
+        self._call = call or current_call_var.get()
         self._token: Token[CallInfo | None] | None = None
         self.world: World = current_world()
         self.attempt = 1
+        self.counted = False
         self.delay_ns = 0
+        self.ran = False
         self.uncertain = False
 
     def failed(
-        self, error: BaseException, ticket: Ticket | None, started_ns: int, ran: bool
+        self,
+        error: BaseException,
+        ticket: Ticket | None,
+        started_ns: int,
+        ran: bool,
+        *,
+        last: str = "",
     ) -> int:
         """An attempt has raised ``error``: settle it and return the wait before the next one.
 
@@ -64,22 +90,25 @@ class Story:
             ticket: Of the breaker.
             started_ns: When the attempt began, if the plan measures it.
             ran: Whether the function was called.
+            last: Why no attempt can follow, whatever the rules say.
 
         Returns:
             Nanoseconds, or ``OVER`` if no attempt follows.
         """
         world = self.world
         now_ns = world.clock.monotonic_ns()
+        self.ran = self.ran or ran
         self._settle(error, ticket, now_ns - started_ns if started_ns else 0, now_ns, ran)
         if not isinstance(error, Exception):
-            self._plan.tally.cancelled()
             return OVER
         if ran:
             self.uncertain = self.uncertain or happened(error) == "maybe"
+            if self._plan.learns:
+                self._plan.rate.heard(error, started_ns or None)  # type: ignore[union-attr]
         if self._plan.retry is None:
-            self._ended(error, ran)
+            self.ended(error, ran)
             return OVER
-        return self._decide(error, now_ns, ran)
+        return self._decide(error, now_ns, ran, last)
 
     def unwanted(self, result: object) -> int:
         """An attempt has returned a result after which to call again, if that is still possible.
@@ -102,22 +131,57 @@ class Story:
         )
         return self._taken(decision, now_ns, type(result).__name__)
 
-    def again(self) -> None:
-        """Begin the next attempt: it is known to what is called from now on."""
+    def advance(self) -> None:
+        """Count the next attempt."""
         self.attempt += 1
+        self._plan.tally.retried()
+
+    def announce(self) -> None:
+        """Let what is called from now on know the attempt, until :meth:`close`."""
         call = self._call
-        info = CallInfo(None if call is None else call.key, self.attempt, policy=self._plan.name)
+        first = 1 if call is None else call.attempt
+        info = CallInfo(
+            None if call is None else call.key,
+            self.attempt if self.attempt > 1 else first,
+            0 if call is None else call.hedge,
+            policy=self._plan.name,
+        )
         if self._token is None:
             self._token = current_call_var.set(info)
         else:
             current_call_var.set(info)
-        self._plan.tally.retried()
+
+    def again(self) -> None:
+        """Begin the next attempt."""
+        self.advance()
+        self.announce()
 
     def close(self) -> None:
-        """The call has ended."""
-        if self._token is not None:
-            current_call_var.reset(self._token)
-            self._token = None
+        """What was announced holds no longer."""
+        token, self._token = self._token, None
+        if token is not None:
+            put_back(current_call_var, token)
+
+    def ended(self, error: BaseException, ran: bool, *, answered: bool = True) -> None:
+        """Count the call, which ends with ``error``.
+
+        Args:
+            error: What it ends with.
+            ran: Whether the function was called in the last attempt.
+            answered: Whether a fallback is asked.
+        """
+        if self.counted:
+            return
+        self.counted = True
+        plan = self._plan
+        if not isinstance(error, Exception):
+            plan.tally.cancelled()
+        elif answered and plan.fallback is not None and plan.fallback.answers(error):
+            plan.tally.fell_back()
+        elif isinstance(error, RejectedError) and (plan.wraps or not ran):
+            plan.tally.rejected()
+        else:
+            plan.tally.failed()
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -132,12 +196,12 @@ class Story:
         else:
             breaker.cancelled(ticket)
 
-    def _decide(self, error: Exception, now_ns: int, ran: bool) -> int:
+    def _decide(self, error: Exception, now_ns: int, ran: bool, last: str) -> int:
         retry = self._plan.retry
         world = self.world
         decision: Any = self._collapsed()
         if decision is None and retry is not None:
-            already = _retried(error) if retry.nested == "collapse" else 0
+            already = _retried(error, self._since) if retry.nested == "collapse" else 0
             if already:
                 decision = GiveUp(f"an inner call has made {already} attempts already")
             else:
@@ -150,10 +214,12 @@ class Story:
                     previous_ns=self.delay_ns,
                     asked=retry_after(error, world.clock.wall_ns()),
                 )
+        if last and not isinstance(decision, GiveUp):
+            decision = GiveUp(last)
         delay_ns = self._taken(decision, now_ns, type(error).__name__)
         if delay_ns < 0:
             self._gave_up(error, decision)
-            self._ended(error, ran)
+            self.ended(error, ran)
         return delay_ns
 
     def _collapsed(self) -> GiveUp | None:
@@ -194,52 +260,72 @@ class Story:
                 error.happened = "maybe"  # type: ignore[attr-defined]
         if self.attempt > 1:
             reason = decision.reason if isinstance(decision, GiveUp) else "the budget is used up"
-            error.add_note(f"after {self.attempt} attempts: {reason}")
+            _add_note(error, f"after {self.attempt} attempts: {reason}")
+            GAVE_UP[0] += 1
             with suppress(AttributeError):
-                setattr(error, RETRIED, self.attempt)
-
-    def _ended(self, error: Exception, ran: bool) -> None:
-        tally = self._plan.tally
-        if ran or not isinstance(error, RejectedError):
-            tally.failed()
-        else:
-            tally.rejected()
+                setattr(error, RETRIED, (self.attempt, GAVE_UP[0]))
 
 
 class Replay:
     """A function whose first call has been made already, and has raised ``error``."""
 
-    __slots__ = ("_error", "_function")
+    __slots__ = ("_error", "function")
 
     def __init__(self, error: BaseException, function: Any) -> None:
         self._error: BaseException | None = error
-        self._function = function
+        self.function = function
 
     def again(self, *args: Any, **kwargs: Any) -> Any:
         """Raise the first time, and call the function from then on."""
         error, self._error = self._error, None
         if error is not None:
-            raise error
-        return self._function(*args, **kwargs)
+            try:
+                raise error
+            finally:
+                del error  # this frame is in its traceback
+        return self.function(*args, **kwargs)
 
     async def again_async(self, *args: Any, **kwargs: Any) -> Any:
         """Raise the first time, and await the function from then on."""
         error, self._error = self._error, None
         if error is not None:
-            raise error
-        return await self._function(*args, **kwargs)
+            try:
+                raise error
+            finally:
+                del error  # this frame is in its traceback
+        return await self.function(*args, **kwargs)
 
 
-def _retried(error: BaseException | None) -> int:
+def _retried(error: BaseException | None, since: int) -> int:
     """Return how many attempts an inner policy has made of what ended in ``error``; 0 if none."""
     for _ in range(_CHAIN_MAX):
         if error is None:
             return 0
-        attempts = getattr(error, RETRIED, 0)
-        if isinstance(attempts, int) and attempts:
-            return attempts
+        match getattr(error, RETRIED, None):
+            case (int(attempts), int(number)) if number > since:
+                return attempts
         error = error.__cause__ or error.__context__
     return 0
+
+
+def _add_note(error: Exception, note: str) -> None:
+    """Add ``note`` unless it is there: the same object may be raised again and again."""
+    notes = getattr(error, "__notes__", ())
+    if note not in notes and len(notes) < _NOTES_MAX:
+        with suppress(AttributeError, TypeError):
+            error.add_note(note)
+
+
+def put_back(variable: ContextVar[Any], token: Token[Any]) -> None:
+    """Give ``variable`` the value that it had before ``token``.
+
+    A coroutine that nobody will go on with is closed in whatever context it is found in; then
+    there is nothing to put back.
+    """
+    try:  # noqa: SIM105 - each call with a limit of time comes by, and this costs nothing
+        variable.reset(token)
+    except ValueError:
+        pass
 
 
 def begin_deadline(limit_ns: int) -> tuple[Token[Deadline | None] | None, int]:

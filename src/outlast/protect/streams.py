@@ -3,19 +3,21 @@
 Nobody can take back an item that was delivered. So attempts end with the first one: an error
 before it may be followed by another attempt, an error after it comes through. The permit is held
 until the stream ends; the breaker hears of the whole. ``attempt_timeout`` bounds the time to the
-first item, ``timeout`` the time spent inside the stream up to its end.
+first item, ``timeout`` the time up to the end of the stream: it cancels a coroutine that is at
+work, and no step is begun after it.
 """
 
 from collections.abc import AsyncGenerator, Callable, Generator
 from functools import wraps
+from inspect import isawaitable
 from typing import Any, Final
 
-from outlast.kernel import Deadline, current_deadline, current_world
-from outlast.protect.block import Block, deposit
+from outlast.protect.block import Block, Call
 from outlast.protect.plan import Plan
-from outlast.protect.story import Story, time_is_up
+from outlast.protect.settle import abandoned
 
 _NS: Final = 1_000_000_000
+_DELIVERED: Final = "an item was delivered"
 _END: Final = object()
 
 
@@ -24,37 +26,13 @@ def guard_generator(plan: Plan, function: Callable[..., Any]) -> Callable[..., A
 
     @wraps(function)
     def protected(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        story = Story(plan)
-        at_ns = _end_of(plan)
-        deposit(plan)
-        item: Any = _END
+        block, stream, item = _first(plan, function, args, kwargs)
+        if stream is _END:
+            return item
         try:
-            while True:
-                block = Block(plan, at_ns)
-                stream: Any = None
-                try:
-                    block.enter()
-                    stream = function(*args, **kwargs)
-                    item = next(stream, _END)
-                    block.unbound()
-                    break
-                except BaseException as error:
-                    raised, wait_ns = block.fail(error, story)
-                    if wait_ns < 0:
-                        if raised is error:
-                            raise
-                        raise raised from error
-                story.world.clock.pause(wait_ns / _NS)
-                story.again()
-        finally:
-            story.close()
-        if item is _END:
-            block.leave()
-            return None
-        try:
-            answer = yield from _rest(stream, item, at_ns)
+            answer = yield from _rest(block, stream, item)
         except BaseException as error:
-            block.fail(error, _last(plan))
+            block.fail(error, _DELIVERED)
             raise
         block.leave()
         return answer
@@ -62,26 +40,59 @@ def guard_generator(plan: Plan, function: Callable[..., Any]) -> Callable[..., A
     return protected
 
 
-def _rest(stream: Any, item: Any, at_ns: int) -> Generator[Any, Any, Any]:
-    """Hand on what ``stream`` still yields, with the deadline set while it runs."""
+def _first(
+    plan: Plan, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Block, Any, Any]:
+    """Return the block of the attempt that gave a first item, its stream, and the item.
+
+    Of a stream without items: ``_END`` in its place, and what it returned.
+    """
+    call, retry = Call(plan, args, kwargs), plan.retry
+    try:
+        while True:
+            block = Block(call)
+            try:
+                block.enter()
+                stream = function(*args, **kwargs)
+                item = next(stream)
+            except StopIteration as end:
+                block.leave()
+                return block, _END, end.value
+            except BaseException as error:
+                _, wait_ns = block.fail(error)
+                if wait_ns < 0:
+                    raise
+                if retry is not None and retry.between is not None:
+                    retry.between(error)  # type: ignore[arg-type]
+            else:
+                block.suspend()
+                return block, stream, item
+            call.story.world.clock.pause(wait_ns / _NS)
+            call.story.advance()
+    except BaseException as error:
+        abandoned(plan, call.story, error)
+        raise
+
+
+def _rest(block: Block, stream: Any, item: Any) -> Generator[Any, Any, Any]:
+    """Hand on what ``stream`` still yields, with the deadline in force while it runs."""
     while True:
+        step, given = stream.send, None
         try:
-            sent = yield item
+            given = yield item
         except GeneratorExit:
             stream.close()
             raise
         except BaseException as thrown:
             step, given = stream.throw, thrown
-        else:
-            step, given = stream.send, sent
-        token = current_deadline.set(_earlier(at_ns)) if at_ns else None
+        block.resume()
         try:
             item = step(given)
         except StopIteration as end:
             return end.value
         finally:
-            if token is not None:
-                current_deadline.reset(token)
+            given = None  # this frame may be in its traceback
+            block.suspend()
 
 
 def guard_async_generator(plan: Plan, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -89,81 +100,81 @@ def guard_async_generator(plan: Plan, function: Callable[..., Any]) -> Callable[
 
     @wraps(function)
     async def protected(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        story = Story(plan)
-        at_ns = _end_of(plan)
-        deposit(plan)
-        item: Any = _END
-        try:
-            while True:
-                block = Block(plan, at_ns)
-                stream: Any = None
+        block, stream, item = await _first_async(plan, function, args, kwargs)
+        while item is not _END:
+            step, given = stream.asend, None
+            try:
+                given = yield item
+            except GeneratorExit as error:
                 try:
-                    await block.enter_async()
-                    stream = function(*args, **kwargs)
-                    item = await anext(stream, _END)
-                    block.unbound()
-                    break
-                except BaseException as error:
-                    raised, wait_ns = block.fail(error, story)
-                    if wait_ns < 0:
-                        if raised is error:
-                            raise
-                        raise raised from error
-                await story.world.timers.sleep(wait_ns / _NS)
-                story.again()
-        finally:
-            story.close()
-        try:
-            while item is not _END:
-                try:
-                    sent = yield item
-                except GeneratorExit:
                     await stream.aclose()
-                    raise
-                except BaseException as thrown:
-                    step = stream.athrow(thrown)
-                else:
-                    step = stream.asend(sent)
-                item = await _step(plan, step, at_ns)
-        except BaseException as error:
-            block.fail(error, _last(plan))
-            raise
-        block.leave()
+                finally:
+                    block.fail(error, _DELIVERED)
+                raise
+            except BaseException as thrown:
+                step, given = stream.athrow, thrown
+            try:
+                item = await _step(block, step, given)
+            finally:
+                given = None  # this frame may be in its traceback
 
     return protected
 
 
-async def _step(plan: Plan, step: Any, at_ns: int) -> Any:
-    """Await one step of a stream until its end at ``at_ns``; ``_END`` after its last item."""
-    if not at_ns:
-        try:
-            return await step
-        except StopAsyncIteration:
-            return _END
-    watched = plan.whole_watches.enter(at_ns)
+async def _first_async(
+    plan: Plan, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Block, Any, Any]:
+    """Return the block of the attempt that gave a first item, its stream, and the item or _END."""
+    call, retry = Call(plan, args, kwargs), plan.retry
+    raised: BaseException | None = None
     try:
-        item = await step
-    except StopAsyncIteration:
-        item = _END
+        while True:
+            block = Block(call)
+            try:
+                await block.enter_async()
+                stream = function(*args, **kwargs)
+                item = await anext(stream, _END)
+            except BaseException as error:
+                raised, wait_ns = block.fail(error)
+                if wait_ns < 0:
+                    if raised is error:
+                        raise
+                    raise raised from error
+                if retry is not None and retry.between is not None:
+                    before = retry.between(raised)  # type: ignore[arg-type]
+                    if isawaitable(before):
+                        await before
+            else:
+                if item is _END:
+                    block.leave()
+                else:
+                    block.suspend()
+                return block, stream, item
+            await call.story.world.timers.sleep(wait_ns / _NS)
+            call.story.advance()
     except BaseException as error:
-        if watched.leave(error):
-            raise time_is_up(plan, "timeout", plan.whole_ns, True) from error
+        abandoned(plan, call.story, error)
         raise
     finally:
-        watched.leave()
-    return item
+        raised = None  # this frame may be in its traceback
 
 
-def _end_of(plan: Plan) -> int:
-    return current_world().clock.monotonic_ns() + plan.whole_ns if plan.whole_ns else 0
-
-
-def _earlier(at_ns: int) -> Deadline:
-    mine, outer = Deadline(at_ns), current_deadline.get()
-    return mine if outer is None else mine.earlier(outer)
-
-
-def _last(plan: Plan) -> Story:
-    """Return the story of an attempt after which none follows: an item was delivered."""
-    bare = Plan(plan.name, plan.tally, breaker=plan.breaker, limit=plan.limit)
-    return Story(bare)
+async def _step(block: Block, step: Callable[[Any], Any], given: Any) -> Any:
+    """Return the next item of a stream; ``_END`` after its last one."""
+    raised: BaseException | None = None
+    try:
+        block.resume()
+        item = await step(given)
+    except StopAsyncIteration:
+        block.leave()
+        return _END
+    except BaseException as error:
+        raised, _ = block.fail(error, _DELIVERED)
+        if raised is error:
+            raise
+        raise raised from error
+    else:
+        block.suspend()
+        return item
+    finally:
+        raised = given = None  # this frame may be in its traceback

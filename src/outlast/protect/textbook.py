@@ -30,7 +30,8 @@ def retry_with_backoff(func: Callable[[], R], max_retries: int = 3, base_delay: 
     calls: object = max_retries
     if isinstance(calls, bool) or not isinstance(calls, int) or calls < 1:
         raise ConfigError(f"retry_with_backoff: max_retries is {max_retries!r}; 1 or more calls")
-    if not 0 < base_delay < float("inf"):
+    delay: object = base_delay
+    if not isinstance(delay, int | float) or not 0 < delay < float("inf"):
         raise ConfigError(f"retry_with_backoff: base_delay is {base_delay!r}; seconds above 0")
     cap = max(60.0, base_delay)
     retry = Retry(

@@ -265,6 +265,13 @@ class ThreadBulkhead(Part):
         """In the child of a fork: no call that was abandoned runs here."""
         self._lost = {}
 
+    def begin_anew(self) -> None:
+        """In another world: the simulated calls of the last one have ended with it."""
+        for _, finish in self._later:
+            finish()
+        self._later.clear()
+        self._lost = {}
+
     def _until(self, world: World, seconds: float | None) -> int | None:
         deadline = current_deadline.get()
         until_ns = None if deadline is None or deadline.endless else deadline.at_ns

@@ -22,6 +22,11 @@ class Waiter:
         self.linked = False
         self.evicted = False
 
+    @property
+    def gone(self) -> bool:
+        """Whether it can never look at its fields."""
+        return False
+
     def wake(self) -> bool:
         """Let it look at its fields; ``False`` if it can never do so."""
         raise NotImplementedError
@@ -52,6 +57,11 @@ class TaskWaiter(Waiter):
         super().__init__(level)
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[None] = self.loop.create_future()
+
+    @property
+    def gone(self) -> bool:
+        """Whether its loop is closed."""
+        return self.loop.is_closed()
 
     def wake(self) -> bool:
         """Let the coroutine go on, from any thread."""

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Token
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from outlast.kernel import Deadline, TimerHandle, current_deadline, current_world
 
@@ -52,7 +51,10 @@ class Watched(Deadline):
         self.task = None
         token, self.token = self.token, None
         if token is not None:
-            _reset(token)
+            try:  # noqa: SIM105 - each call comes by, and this costs nothing
+                _reset(token)
+            except ValueError:
+                pass  # an abandoned coroutine is closed in whatever context it is found in
         queue = self.watch.queue
         while queue and queue[0].task is None:
             queue.popleft()
@@ -67,17 +69,18 @@ class Watch:
 
     Args:
         loop: In which they run.
-        late: Whether to cancel one turn of the loop later, so that what is further in and due as
-            well ends by itself: it knows what was sent.
+        late: Whether to cancel two turns of the loop later, so that what is further in and due
+            as well ends by itself: it knows what was sent.
     """
 
-    __slots__ = ("_handle", "_late", "loop", "queue")
+    __slots__ = ("_armed_ns", "_handle", "_late", "loop", "queue")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, late: bool) -> None:
         self.loop = loop
         self._late = late
         self.queue: deque[Watched] = deque()
         self._handle: TimerHandle | None = None
+        self._armed_ns = 0
 
     def enter(self, at_ns: int) -> Watched:
         """Cancel the running task at monotonic instant ``at_ns`` unless it leaves before.
@@ -96,6 +99,9 @@ class Watch:
             queue.append(watched)
         if self._handle is None:
             self._arm(at_ns)
+        elif at_ns < self._armed_ns:  # for one that has left, or that is due later
+            self._handle.cancel()
+            self._arm(at_ns)
         return watched
 
     def __len__(self) -> int:
@@ -112,6 +118,7 @@ class Watch:
             self._handle = None
 
     def _arm(self, at_ns: int) -> None:
+        self._armed_ns = at_ns
         self._handle = current_world().timers.call_at(at_ns, self._due)
 
     def _due(self) -> None:
@@ -126,7 +133,7 @@ class Watch:
             elif watched.at_ns <= now_ns:
                 queue.popleft()
                 if self._late:
-                    self.loop.call_soon(_cancel, watched)
+                    self.loop.call_soon(self.loop.call_soon, _cancel, watched)
                 else:
                     _cancel(watched)
             else:
@@ -149,7 +156,7 @@ class Watches:
     def __init__(self, *, late: bool = False) -> None:
         self._late = late
         self._last: Watch | None = None
-        self._all: WeakKeyDictionary[asyncio.AbstractEventLoop, Watch] = WeakKeyDictionary()
+        self._all: dict[asyncio.AbstractEventLoop, Watch] = {}
 
     def enter(self, at_ns: int) -> Watched:
         """Cancel the running task at monotonic instant ``at_ns`` unless it leaves before."""
@@ -166,6 +173,14 @@ class Watches:
     def _here(self, loop: asyncio.AbstractEventLoop) -> Watch:
         watch = self._all.get(loop)
         if watch is None:
+            self.forget_closed()
             watch = self._all[loop] = Watch(loop, late=self._late)
         self._last = watch
         return watch
+
+    def forget_closed(self) -> None:
+        """Forget the loops that are over; what they hold would live as long as the policy."""
+        self._last = None
+        for loop in tuple(self._all):
+            if loop.is_closed():
+                self._all.pop(loop, None)

@@ -5,6 +5,7 @@ imports pytest and nothing else of weight; the simulator is loaded when somethin
 """
 
 import re
+import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -82,6 +83,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     from outlast.sim.case import overrides
 
     overrides.seed = overrides.seeds = None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Let no test see what the simulated time of an earlier one has left in policies."""
+    registry = sys.modules.get("outlast.kernel.registry")
+    if registry is not None:
+        registry.fresh_world(after_another=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import NoReturn
 
 from outlast.kernel import ConfigError, World, reset_world, use_world
+from outlast.kernel.registry import fresh_world, world_ended
 from outlast.sim.ambient import ambient
 from outlast.sim.loop import SimLoop
 from outlast.sim.simulation import TEST
@@ -53,6 +54,7 @@ class VirtualTime:
     @contextmanager
     def running(self) -> Iterator["VirtualTime"]:
         """Enter the block; see :func:`virtual_time`."""
+        fresh_world(after_another=True)
         token = use_world(self.world)
         before = asyncio.events.new_event_loop
         asyncio.events.new_event_loop = _refuse
@@ -62,6 +64,7 @@ class VirtualTime:
         finally:
             asyncio.events.new_event_loop = before
             reset_world(token)
+            world_ended()
             self.close()
 
     def close(self) -> None:
@@ -83,6 +86,9 @@ def virtual_time(*, seed: int = 0) -> AbstractContextManager["VirtualTime"]:
     Inside the block, in its thread, ``time``, ``datetime.now``, ``random``, ``uuid4`` and the
     like are simulated, ``outlast`` objects read the clock of that world, and real sockets,
     processes and threads are refused. For coroutines there is :func:`outlast.sim.run`.
+
+    What an earlier block or run has left in policies and their parts is forgotten: they begin as
+    newly made. What was done to them by hand before the first one stays.
 
     Args:
         seed: From which random numbers are drawn.

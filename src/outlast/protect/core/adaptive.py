@@ -26,6 +26,7 @@ says nothing.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Protocol
 
 from outlast.kernel import ConfigError, Prng
@@ -42,10 +43,18 @@ _FALLS = 0.9
 """Calls have become faster if they take less than this part of the time before."""
 _CLIP = 10
 """One call counts for no more than so many times the base."""
+_NEVER_NS = 1 << 62
+
+Sample = tuple[int, int, bool, int]
+"""Time of a call, calls running at its end, whether it succeeded, its end: see ``on_sample``."""
 
 
 class LimitState(Protocol):
-    """An algorithm at work for one limit."""
+    """An algorithm at work for one limit.
+
+    One that also has ``on_samples(samples)`` is given several at once, each a tuple of what
+    ``on_sample`` is called with.
+    """
 
     limit: float
     rtt_ns: int
@@ -120,27 +129,40 @@ class Measuring:
 
     def on_sample(self, rtt_ns: int, in_flight: int, ok: bool, now_ns: int) -> int:
         """Take the time of one call; see :meth:`LimitState.on_sample`."""
-        limit = int(self.limit)
-        if self._drain and in_flight > limit:
-            return limit
-        self._drain = False
-        if self._skip:
-            self._skip -= 1
-            return limit
-        if not ok and rtt_ns < self.base:
-            return limit
-        if self._count and now_ns - self._begun_ns > _HOLD_NS + _CLIP * self.base:
-            self._starved()
-        if not self._count:
-            self._begun_ns = now_ns
-        self._count += 1
-        self._flights += in_flight
-        clipped_ns = min(rtt_ns, int(_CLIP * self.base)) if self.base else rtt_ns
-        self._total_ns += clipped_ns
-        self._squares += clipped_ns * clipped_ns
-        if self._count >= self._needed():
-            self._close(now_ns)
-        return int(self.limit)
+        return self.on_samples(((rtt_ns, in_flight, ok, now_ns),))
+
+    def on_samples(self, samples: Iterable[Sample]) -> int:
+        """Take the times of calls, one after another; the same as ``on_sample`` for each."""
+        # What changes only at the end of a window is looked up once for all of them.
+        limit, base, needed = int(self.limit), self.base, self._needed()
+        longest_ns, stale_ns = int(_CLIP * base) or _NEVER_NS, _HOLD_NS + _CLIP * base
+        for rtt_ns, in_flight, ok, now_ns in samples:
+            if self._drain:
+                if in_flight > limit:
+                    continue
+                self._drain = False
+            if self._skip:
+                self._skip -= 1
+                continue
+            if not ok and rtt_ns < base:
+                continue
+            count = self._count
+            if count and now_ns - self._begun_ns > stale_ns:
+                self._starved()
+                limit, needed, count = int(self.limit), self._needed(), 0
+            if not count:
+                self._begun_ns = now_ns
+            count += 1
+            self._count = count
+            self._flights += in_flight
+            clipped_ns = rtt_ns if rtt_ns < longest_ns else longest_ns
+            self._total_ns += clipped_ns
+            self._squares += clipped_ns * clipped_ns
+            if count >= needed:
+                self._close(now_ns)
+                limit, base, needed = int(self.limit), self.base, self._needed()
+                longest_ns, stale_ns = int(_CLIP * base) or _NEVER_NS, _HOLD_NS + _CLIP * base
+        return limit
 
     def _needed(self) -> int:
         """Return how many calls make a window: about two round trips, ten in a probe."""

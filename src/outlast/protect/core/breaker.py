@@ -149,7 +149,8 @@ class BreakerCore:
     def _admit_probe(self, now_ns: int) -> Ticket | Refused:
         live = self._live = [probe for probe in self._live if probe.expires_ns > now_ns]
         rules = self.rules
-        if len(live) >= min(rules.probes_concurrent, rules.probes - self._good):
+        # Fewer may be asked for now than have succeeded already: one more settles it.
+        if len(live) >= min(rules.probes_concurrent, max(rules.probes - self._good, 1)):
             soonest = min(probe.expires_ns for probe in live)
             return Refused("the circuit is half-open and its probes are under way",
                            soonest - now_ns)  # fmt: skip
@@ -163,7 +164,7 @@ class BreakerCore:
             if not self._returned(ticket, now_ns):
                 return None
             return self._reopen("a probe failed", now_ns, prng)
-        if ticket is not self.round or self.state != CLOSED:
+        if not self._counts(ticket):
             return None
         good = ticket.fresh()
         self._failures = 1 if good else self._failures + 1
@@ -180,7 +181,7 @@ class BreakerCore:
             if self.rules.slow_rate is not None:
                 return self._reopen("a probe was slow", now_ns, prng)
             return self._good_probe()
-        if ticket is not self.round or self.state != CLOSED:
+        if not self._counts(ticket):
             return None
         good = ticket.fresh()
         self._failures = 0
@@ -222,16 +223,21 @@ class BreakerCore:
         self._become(CLOSED)
         return Change(before, CLOSED, "reset") if before != CLOSED else None
 
+    def begin_anew(self) -> None:
+        """Be as newly made, but for the mode, which was chosen by hand: the clock is another."""
+        self._number = self._failed_rounds = self._open_until_ns = 0
+        self._become(CLOSED)
+
     def open(self, open_ns: int, now_ns: int, reason: str) -> Change | None:
         """Open for ``open_ns``, whatever was counted; the fleet says so, or a test."""
         if self.mode not in {"normal", "shadow"}:
             return None
-        before = self.state
+        before, failures = self.state, self.failures()
         self._become(OPEN)
         self._open_until_ns = now_ns + open_ns
         if before == OPEN:
             return None
-        return Change(before, OPEN, reason, failures=self._failures, open_ns=open_ns)
+        return Change(before, OPEN, reason, failures=failures, open_ns=open_ns)
 
     def close(self, reason: str) -> Change | None:
         """Close, whatever was counted; the fleet says so."""
@@ -245,6 +251,7 @@ class BreakerCore:
     def rewindow(self) -> None:
         """Begin another window: its length was changed. The round and its failures stay."""
         if self.state == CLOSED and self.mode != "disabled":
+            self.failures()  # what has succeeded so far is of the window that ends
             self._window = self.rules.window.begin() if self.rules.rated else None
             self.round.until_ns = 0 if self._window is not None else FOREVER_NS
 
@@ -278,6 +285,10 @@ class BreakerCore:
         return len(self._live)
 
     # --- inside ----------------------------------------------------------------------------------
+
+    def _counts(self, ticket: Ticket) -> bool:
+        """Whether the outcome of a call without a probe's ticket is looked at."""
+        return ticket is self.round and self.state == CLOSED and self.mode != "disabled"
 
     def _returned(self, probe: Probe, now_ns: int) -> bool:
         """Take a probe back; whether its outcome still counts."""

@@ -111,15 +111,17 @@ def read_rules(
         if whole is not None and whole < 1:
             raise ConfigError(f"CircuitBreaker: {name} is {whole}; 1 or more")
     for name, share in (("failure_rate", failure_rate), ("slow_rate", slow_rate)):
-        if share is not None and not 0 < share <= 1:
-            raise ConfigError(f"CircuitBreaker: {name} is {share}; a share above 0 and up to 1")
+        if share is not None and not (_is_number(share) and 0 < share <= 1):
+            raise ConfigError(f"CircuitBreaker: {name} is {share!r}; a share above 0 and up to 1")
+    check_seconds("recovery_timeout", recovery_timeout)
     cap = recovery_timeout * _CAP if recovery_cap is None else recovery_cap
     for name, seconds in (
-        ("recovery_timeout", recovery_timeout), ("slow_call", slow_call),
-        ("probe_timeout", probe_timeout), ("recovery_cap", cap),
-    ):  # fmt: skip
-        if seconds is not None and not 0 < seconds < float("inf"):
-            raise ConfigError(f"CircuitBreaker: {name} is {seconds}; seconds above 0 and finite")
+        ("slow_call", slow_call),
+        ("probe_timeout", probe_timeout),
+        ("recovery_cap", cap),
+    ):
+        if seconds is not None:
+            check_seconds(name, seconds)
     given: object = window
     if given is not None and not isinstance(given, CountWindow | TimeWindow):
         message = (
@@ -144,6 +146,20 @@ def read_rules(
     )
     check_rules(rules)
     return rules
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_seconds(name: str, seconds: object) -> None:
+    """Check a length of time.
+
+    Raises:
+        ConfigError: Definite. It is not a finite number above 0.
+    """
+    if not (_is_number(seconds) and 0 < seconds < float("inf")):  # type: ignore[operator]
+        raise ConfigError(f"CircuitBreaker: {name} is {seconds!r}; seconds above 0 and finite")
 
 
 def check_rules(rules: Rules) -> None:

@@ -100,6 +100,11 @@ class Shelf:
         """Forget ``key``; return whether anything was kept for it."""
         return self._entries.pop(key, None) is not None
 
+    def unclaim(self) -> None:
+        """Let every value be fetched anew by whoever is next."""
+        for entry in self._entries.values():
+            entry.claimed.clear()
+
     def keys(self) -> list[Hashable]:
         """Return the keys, those that go first at the front."""
         return list(self._entries)

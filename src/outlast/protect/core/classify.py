@@ -34,7 +34,14 @@ from outlast.kernel import (
     UnavailableError,
     happened,
 )
-from outlast.protect.core.pushback import grpc_code, headers_of, peek, pushback_ms, retry_after
+from outlast.protect.core.pushback import (
+    called,
+    grpc_code,
+    headers_of,
+    peek,
+    pushback_ms,
+    retry_after,
+)
 
 __all__ = ["Kind", "classify", "classify_response", "retry_after"]
 
@@ -135,6 +142,9 @@ _GRPC: Final[dict[str, Kind]] = {
 }
 """Every other code says of the request that it cannot be."""
 
+_GRPC_UNREACHED: Final = (
+    "failed to connect to all addresses", "errors resolving", "DNS resolution failed",
+)  # fmt: skip
 _TRANSIENT_STATUS: Final = {408, 425, 500, 502, 504}
 _THROTTLED_CODES: Final = ("Throttl", "TooManyRequests", "SlowDown", "LimitExceeded")
 _CHAIN_MAX: Final = 8
@@ -150,10 +160,13 @@ def classify(error: BaseException) -> Kind:
         return "answer"
     if isinstance(error, OutlastError):
         return _classify_ours(error)
+    from outlast.protect.core.database import database_kind
+
     return (
         _by_grpc(error)
         or _by_status(error)
         or _by_class(error)
+        or database_kind(error)
         or _by_cause(error)
         or _by_builtin(error)
     )
@@ -196,7 +209,14 @@ def _by_class(error: BaseException) -> Kind | None:
             if kind == "unreachable" and _of_certificate(error):
                 return "permanent"
             return kind
+        if cls.__name__ == "ConnectionError" and kinds is _KINDS["redis"] and _no_free(error):
+            return "throttled"
     return None
+
+
+def _no_free(error: BaseException) -> bool:
+    """Whether all connections of a pool of redis were in use: of a class with nothing else."""
+    return bool(error.args) and error.args[0] == "No connection available."
 
 
 def _of_certificate(error: BaseException) -> bool:
@@ -263,4 +283,7 @@ def _by_grpc(error: Exception) -> Kind | None:
     pushback = pushback_ms(error)
     if pushback is not None and pushback < 0:
         return "permanent"  # the server asks not to be called again (gRPC proposal A6)
+    details = called(error, "details") if name == "UNAVAILABLE" else None
+    if isinstance(details, str) and details.startswith(_GRPC_UNREACHED):
+        return "unreachable"
     return _GRPC.get(name, "permanent")

@@ -79,7 +79,7 @@ def grpc_code(error: BaseException) -> str | None:
     """Return the name of the status code of an error of gRPC, else ``None``."""
     if not any(cls.__module__.partition(".")[0] == "grpc" for cls in type(error).__mro__):
         return None
-    code = _called(error, "code")
+    code = called(error, "code")
     name = getattr(code, "name", None)
     return name if isinstance(name, str) else None
 
@@ -108,7 +108,7 @@ def _seconds(value: Any) -> float | None:
 
 def pushback_ms(error: BaseException) -> int | None:
     """Return the pushback of a gRPC server in ms, below 0 for never; ``None`` if there is none."""
-    pairs = _called(error, "trailing_metadata")
+    pairs = called(error, "trailing_metadata")
     try:
         for key, value, *_ in pairs or ():
             if key == "grpc-retry-pushback-ms":
@@ -119,7 +119,7 @@ def pushback_ms(error: BaseException) -> int | None:
     return None
 
 
-def _called(error: BaseException, name: str) -> Any:
+def called(error: BaseException, name: str) -> Any:
     """Return what a method without arguments of a foreign object gives; ``None`` if it fails."""
     method: Callable[[], Any] | None = peek(error, name)
     if not callable(method):

@@ -76,11 +76,15 @@ class Gcra:
             The wait in nanoseconds, 0 for none; or, if nothing was taken, minus the wait.
         """
         with self.guard:
-            unit = self._unit
-            now = now_ns * unit
-            tat = self._tat
-            # A conditional, since calling max() takes as long as all the rest.
-            after = (tat if tat > now else now) + cost * self._interval
+            unit, tat = self._unit, self._tat
+            # Numbers as large as these are slow: what most calls need comes first.
+            now = now_ns if unit == 1 else now_ns * unit
+            if tat <= now:
+                if cost == 1:
+                    self._tat = now + self._interval
+                    return 0
+                tat = now
+            after = tat + cost * self._interval
             ahead = after - self._depth - now
             if ahead <= 0:
                 self._tat = after
@@ -90,6 +94,8 @@ class Gcra:
                 return -wait_ns
             self._tat = after
             return wait_ns
+
+    quick = reserve
 
     def give_back(self, due_ns: int, cost: int = 1) -> bool:
         """Take back the slots that start at ``due_ns``, if no later ones are given out.
@@ -187,6 +193,8 @@ class SlidingLog:
             else:
                 starts.extend([due_ns] * cost)
             return due_ns - now_ns
+
+    quick = reserve
 
     def give_back(self, due_ns: int, cost: int = 1) -> bool:
         """Take back the slots that start at ``due_ns``, if no later ones are given out."""

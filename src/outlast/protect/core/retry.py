@@ -28,6 +28,10 @@ Jitter = Literal["full", "equal", "decorrelated", "none"]
 JITTERS: Final = ("full", "equal", "decorrelated", "none")
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _nanoseconds(seconds: float) -> int:
     return round(seconds * _NS)
 
@@ -62,14 +66,14 @@ class Backoff:
         self, base: float = 0.1, cap: float = 5.0, *, jitter: Jitter = "full", factor: float = 2.0
     ) -> None:
         for name, value in (("base", base), ("cap", cap)):
-            if not 0 < value < float("inf"):
+            if not (_is_number(value) and 0 < value < float("inf")):
                 raise ConfigError(f"Backoff: {name} is {value}; it must be above 0 and finite")
         if cap < base:
             raise ConfigError(f"Backoff: cap ({cap} s) is below base ({base} s)")
         if jitter not in JITTERS:
             raise ConfigError(f"Backoff: jitter is {jitter!r}; one of {', '.join(JITTERS)}")
-        if not 1 <= factor < float("inf"):
-            raise ConfigError(f"Backoff: factor is {factor}; 1 or more")
+        if not (_is_number(factor) and 1 <= factor < float("inf")):
+            raise ConfigError(f"Backoff: factor is {factor!r}; 1 or more")
         self.base = base
         self.cap = cap
         self.jitter: Jitter = jitter
@@ -100,7 +104,10 @@ class Backoff:
         steps = min(attempt - 2, 64)
         if self.factor == 2.0:
             return min(cap, _nanoseconds(self.base) << steps)
-        return _nanoseconds(min(self.cap, self.base * self.factor**steps))
+        try:
+            return _nanoseconds(min(self.cap, self.base * self.factor**steps))
+        except OverflowError:
+            return cap
 
     def draw_ns(self, attempt: int, prng: Prng, previous_ns: int = 0) -> int:
         """Return the wait before ``attempt``, in nanoseconds.
@@ -182,13 +189,13 @@ class RetryRules:
         retry_after_cap: float,
         repeat_indefinite: bool,
     ) -> None:
-        if attempts is not None and attempts < 1:
+        if attempts is not None and not (type(attempts) is int and attempts >= 1):
             raise ConfigError(
-                f"Retry: attempts is {attempts}; it counts the first call, so 1 or more, "
+                f"Retry: attempts is {attempts!r}; it counts the first call, so 1 or more, "
                 "or None for no limit"
             )
-        if not retry_after_cap >= 0:
-            raise ConfigError(f"Retry: retry_after_cap is {retry_after_cap}; 0 or more")
+        if not (_is_number(retry_after_cap) and retry_after_cap >= 0):
+            raise ConfigError(f"Retry: retry_after_cap is {retry_after_cap!r}; 0 or more")
         self.on = check_filter("Retry", "on", on)
         self.attempts = attempts
         self.backoff = backoff

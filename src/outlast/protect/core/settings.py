@@ -32,7 +32,6 @@ PARTS: Final[Mapping[str, Mapping[str, str]]] = {
         "": "bulkhead:Bulkhead",
         "bulkhead": "bulkhead:Bulkhead",
         "adaptive": "adaptive:AdaptiveLimit",
-        "threads": "threadpool:ThreadBulkhead",
     },
     "fallback": {"": "fallback:Fallback"},
     "cache": {"": "cache:Cache"},

@@ -15,10 +15,12 @@ class Tally:
         succeeded: Calls that returned.
         failed: Calls whose exception came through.
         rejected: Calls that a part refused.
-        cancelled: Calls that were cancelled from outside.
+        cancelled: Calls that were cancelled from outside, or ended with their program.
+        fell_back: Calls that a fallback answered.
         retried: Attempts after the first.
-        fell_back: Of those that failed, were rejected or timed out, the ones a fallback answered.
-        timed_out: Calls and attempts that a limit of time ended.
+        timed_out: Attempts and calls that a limit of time ended.
+
+    Each call is counted under one of the first five; the last two are counted besides.
     """
 
     __slots__ = (*_NAMES, "_marks")
@@ -32,6 +34,21 @@ class Tally:
         self.retried = count().__next__
         self.fell_back = count().__next__
         self.timed_out = count().__next__
+
+    def inner(self) -> "Tally":
+        """Return what an inner frame of the same policy counts in.
+
+        Its retries and the limits of time that end something are those of the policy; how its
+        calls end is the business of the outermost frame.
+        """
+        inside = Tally()
+        inside.retried, inside.timed_out = self.retried, self.timed_out
+        return inside
+
+    def begin_anew(self) -> None:
+        """Count from nothing; the caller holds a lock."""
+        for name in _NAMES:
+            self._marks[name] = getattr(self, name)() + 1
 
     def read(self) -> dict[str, int]:
         """Return all counts. Not thread-safe against itself: the caller holds a lock."""

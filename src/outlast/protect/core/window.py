@@ -58,8 +58,8 @@ class CountWindow:
     __slots__ = ("size",)
 
     def __init__(self, size: int = 100) -> None:
-        if not 1 <= size <= _SIZE_MAX:
-            raise ConfigError(f"CountWindow: size is {size}; 1 to {_SIZE_MAX:,} calls")
+        if type(size) is not int or not 1 <= size <= _SIZE_MAX:
+            raise ConfigError(f"CountWindow: size is {size!r}; 1 to {_SIZE_MAX:,} calls")
         self.size = size
 
     def begin(self) -> Window:
@@ -91,10 +91,11 @@ class TimeWindow:
     __slots__ = ("buckets", "seconds")
 
     def __init__(self, seconds: float = 30.0, *, buckets: int = 10) -> None:
-        if not 0 < seconds < float("inf"):
-            raise ConfigError(f"TimeWindow: seconds is {seconds}; above 0 and finite")
-        if not 1 <= buckets <= _BUCKETS_MAX:
-            raise ConfigError(f"TimeWindow: buckets is {buckets}; 1 to {_BUCKETS_MAX:,}")
+        given: object = seconds
+        if not isinstance(given, int | float) or not 0 < given < float("inf"):
+            raise ConfigError(f"TimeWindow: seconds is {seconds!r}; above 0 and finite")
+        if type(buckets) is not int or not 1 <= buckets <= _BUCKETS_MAX:
+            raise ConfigError(f"TimeWindow: buckets is {buckets!r}; 1 to {_BUCKETS_MAX:,}")
         self.seconds = seconds
         self.buckets = buckets
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from outlast.kernel import current_world
 from outlast.protect.core.idempotency import Answer
+from outlast.protect.forked import tell_of_forks
 from outlast.protect.store.keyed import KeyedStore, Rule
 from outlast.protect.store.records import MemoryRecords
 
@@ -32,6 +33,16 @@ class MemoryStore(KeyedStore):
         self.records = MemoryRecords()
         self._values: dict[str, tuple[bytes, int]] = {}
         self._lock = threading.Lock()
+        tell_of_forks(self)
+
+    def forked(self) -> None:
+        """This is the child of a fork: the values are a copy, the lock is nobody's."""
+        self._lock = threading.Lock()
+
+    def begin_anew(self) -> None:
+        """This is another world: nothing is kept. Idempotency records see to themselves."""
+        with self._lock:
+            self._values.clear()
 
     def transact(self, key: str, rule: Rule) -> Any:
         """Apply ``rule`` under a lock."""

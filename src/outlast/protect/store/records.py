@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from outlast.kernel import OverloadedError, current_world
 from outlast.protect.core.idempotency import Answer, RecordTable
+from outlast.protect.forked import tell_of_forks
 
 
 class MemoryRecords:
@@ -27,11 +28,22 @@ class MemoryRecords:
 
     local: Final = True
 
-    __slots__ = ("_lock", "_table")
+    __slots__ = ("__weakref__", "_bounds", "_lock", "_table")
 
     def __init__(self, *, capacity: int = 10_000, max_bytes: int = 64 << 20) -> None:
+        self._bounds = (capacity, max_bytes)
         self._table = RecordTable(capacity, max_bytes)
         self._lock = threading.Lock()
+        tell_of_forks(self)
+
+    def forked(self) -> None:
+        """This is the child of a fork: the records are a copy, the lock is nobody's."""
+        self._lock = threading.Lock()
+
+    def begin_anew(self) -> None:
+        """This is another world: there are no records."""
+        with self._lock:
+            self._table = RecordTable(*self._bounds)
 
     def begin(self, key: str, fingerprint: str, lease_ns: int, token: str) -> Answer:
         """Start the work of ``key``; see ``RecordStore.begin``."""
