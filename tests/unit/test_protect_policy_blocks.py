@@ -570,10 +570,10 @@ def test_errors_of_blocks_are_gone_when_nobody_holds_them() -> None:
                     await asyncio.sleep(9)
             gone.append(weakref.ref(caught.value))
             del caught
+        assert [ref() for ref in gone] == [None, None]
 
-    gc.disable()
+    gc.disable()  # without its help
     try:
         play(story)
-        assert [ref() for ref in gone] == [None, None]
     finally:
         gc.enable()

@@ -142,6 +142,8 @@ async def an_async_generator() -> Any:
         (partial(partial(a_generator)), "generator"),
         (partial(an_async_generator), "async generator"),
         (partial(len), "blocking"),
+        (partial(Client("c")), "async"),
+        (partial(AsyncMock()), "async"),
         (Client("c"), "async"),
         (Client("c").ask_async, "async"),
         (AsyncMock(), "async"),
@@ -441,6 +443,31 @@ def test_who_is_cancelled_from_outside_at_the_same_instant_is_cancelled(settings
             await task
         assert task.cancelled()
         assert left_nothing(policy)
+
+    play(story)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_what_ends_the_program_is_no_failure_and_gives_all_back(stop: Any) -> None:
+    async def story(here: Stage) -> None:
+        policy = policy_of(timeout=50.0, attempt_timeout=40.0, retry=Retry(on=lambda _: True))
+        policy.parts["breaker"].trip(1)
+        await asyncio.sleep(1)
+
+        def ask() -> None:
+            raise stop
+
+        async def ask_async() -> None:
+            raise stop
+
+        with pytest.raises(stop):
+            policy.call(ask)
+        assert left_nothing(policy)
+        with pytest.raises(stop):
+            await policy.call(ask_async)
+        assert left_nothing(policy)
+        assert policy.parts["breaker"].state == "HALF_OPEN"
+        assert policy.snapshot()["calls"]["cancelled"] == 2
 
     play(story)
 
@@ -768,11 +795,11 @@ def test_errors_with_limits_of_time_are_gone_when_nobody_holds_them() -> None:
                 await policy.call(hang)
             gone.append(weakref.ref(caught.value))
             del caught
+        assert [ref() for ref in gone] == [None, None]
 
-    gc.disable()
+    gc.disable()  # without its help
     try:
         play(story)
-        assert [ref() for ref in gone] == [None, None]
     finally:
         gc.enable()
 

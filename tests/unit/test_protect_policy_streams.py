@@ -529,10 +529,10 @@ def test_errors_of_streams_are_gone_when_nobody_holds_them() -> None:
                 _ = [item async for item in items()]
             gone.append(weakref.ref(caught.value))
             del caught
+        assert [ref() for ref in gone] == [None] * 4
 
-    gc.disable()
+    gc.disable()  # without its help
     try:
         play(story)
-        assert [ref() for ref in gone] == [None] * 4
     finally:
         gc.enable()

@@ -636,12 +636,12 @@ def test_errors_are_gone_when_nobody_holds_them_any_more() -> None:
                     one.call(blocking)
                 gone.append(weakref.ref(caught.value))
                 del caught
+        assert [ref() for ref in gone] == [None] * 8
 
     gone: list[Any] = []
-    gc.disable()
+    gc.disable()  # without its help
     try:
         play(story)
-        assert [ref() for ref in gone] == [None] * 8  # without the help of the collector
     finally:
         gc.enable()
 

@@ -11,7 +11,7 @@ import pytest
 
 from outlast.kernel import Deadline, DeadlineError, current_deadline
 from outlast.protect import Policy
-from outlast.protect.watch import Watches
+from outlast.protect.watch import Watch, Watches
 from tests.support.protected import NS, Stage, play
 
 
@@ -97,7 +97,7 @@ def test_a_shorter_limit_is_put_in_its_place() -> None:
         short = watches.begin(2 * NS)
         middle = watches.begin(5 * NS)
         longest = watches.begin(20 * NS)
-        assert list(long.watch.queue) == [short, middle, long, longest]
+        assert len(long.watch) == 4
         with pytest.raises(asyncio.CancelledError):
             await asyncio.sleep(60)
         assert here.now == 2.0
@@ -213,3 +213,35 @@ def test_two_loops_that_take_turns_keep_their_own_limits() -> None:
     finally:
         for loop in loops:
             loop.close()
+
+
+def test_what_has_left_is_forgotten_behind_a_call_that_stays() -> None:
+    async def story(here: Stage) -> None:
+        policy = Policy(attempt_timeout=50.0)
+        stays = asyncio.create_task(policy.call(asyncio.sleep, 40))
+        await asyncio.sleep(0)
+        for _ in range(3000):
+            await policy.call(asyncio.sleep, 0)
+        kept = [len(each) for each in gc.get_objects() if isinstance(each, Watch)]
+        assert 1 <= max(kept) <= 600
+        await stays
+
+    play(story)
+
+
+def test_steps_of_streams_that_began_earlier_stand_before_later_calls() -> None:
+    async def story(here: Stage) -> None:
+        watches = Watches()
+        later = watches.begin(30 * NS)
+        at_ns = here.world.clock.monotonic_ns() + 9 * NS
+        for _ in range(3000):
+            watches.enter(at_ns).leave()
+        assert len(later.watch) <= 600
+        last = watches.enter(at_ns)
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        assert (here.now, last.fired, later.fired) == (9.0, True, False)
+        last.leave()
+        later.leave()
+
+    play(story)

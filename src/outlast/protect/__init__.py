@@ -9,6 +9,7 @@ from outlast.kernel import World, offer_default_world
 
 # Eager: the first shares its name with a module, which would otherwise take its place here.
 from outlast.protect.deadline import deadline as deadline
+from outlast.protect.deadline import detached as detached
 from outlast.protect.deadline import remaining as remaining
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ _NAMES = {
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-__all__ = sorted([*_HOME, "deadline", "remaining"])  # noqa: PLE0605 - the table's names
+__all__ = sorted([*_HOME, "deadline", "detached", "remaining"])  # noqa: PLE0605 - the table's names
 
 
 def _host_world() -> World:

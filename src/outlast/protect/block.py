@@ -278,17 +278,24 @@ class PolicyAttempt:
         succeeded: Whether it ended well.
     """
 
-    __slots__ = ("_block", "delay_ns", "kept", "number", "succeeded")
+    __slots__ = ("_block", "_in_task", "delay_ns", "kept", "number", "succeeded")
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, *, in_task: bool) -> None:
         self._block = Block(call)
+        self._in_task = in_task
         self.kept: BaseException | None = None
         self.number = call.story.attempt
         self.succeeded = False
         self.delay_ns = OVER
 
     def __enter__(self) -> "PolicyAttempt":
-        """Begin the attempt. A refusal ends the attempts: a block cannot be left out."""
+        """Begin the attempt. A refusal ends the attempts: a block cannot be left out.
+
+        Raises:
+            TypeError: The attempts were asked for with ``async for``.
+        """
+        if self._in_task:
+            raise TypeError("an attempt of `async for` is begun with `async with attempt:`")
         try:
             self._block.enter()
         except BaseException as error:
@@ -297,7 +304,14 @@ class PolicyAttempt:
         return self
 
     async def __aenter__(self) -> "PolicyAttempt":
-        """Begin the attempt. A refusal ends the attempts: a block cannot be left out."""
+        """Begin the attempt. A refusal ends the attempts: a block cannot be left out.
+
+        Raises:
+            TypeError: The attempts were asked for with ``for``, which would block the loop.
+        """
+        if not self._in_task:
+            raise TypeError("an attempt of `for` is begun with `with attempt:`; in a coroutine "
+                            "use `async for`")  # fmt: skip
         try:
             await self._block.enter_async()
         except BaseException as error:
@@ -366,7 +380,7 @@ class Attempts:
         story = call.story
         try:
             while True:
-                attempt = PolicyAttempt(call)
+                attempt = PolicyAttempt(call, in_task=False)
                 yield attempt
                 if attempt.delay_ns < 0:
                     return
@@ -386,7 +400,7 @@ class Attempts:
         story = call.story
         try:
             while True:
-                attempt = PolicyAttempt(call)
+                attempt = PolicyAttempt(call, in_task=True)
                 yield attempt
                 if attempt.delay_ns < 0:
                     return

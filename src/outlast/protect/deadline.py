@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import Token
 from types import TracebackType
 from typing import Any
@@ -122,6 +124,28 @@ class deadline:
         self._fired = True
         if self._task is not None:
             self._task.cancel()
+
+
+@contextmanager
+def detached() -> Iterator[None]:
+    """Run a block without the deadline and the call around it.
+
+    For work that is started within a call and outlives it: a task that is made in the block
+    inherits neither. The work should set a deadline of its own.
+
+    >>> with deadline(1.0), detached():
+    ...     remaining() is None
+    True
+    """
+    from outlast.protect.call import current_call_var
+
+    deadline_token = current_deadline.set(None)
+    call_token = current_call_var.set(None)
+    try:
+        yield
+    finally:
+        current_call_var.reset(call_token)
+        current_deadline.reset(deadline_token)
 
 
 def remaining(limit: float | None = None) -> float | None:

@@ -25,7 +25,7 @@ class Layers:
         hard: A limit on attempts that gives up threads, if any.
     """
 
-    __slots__ = ("_hard", "_keyed", "_layers", "_name", "_one", "_parts")
+    __slots__ = ("_hard", "_keyed", "_layers", "_name", "_one", "_parts", "_timed_out")
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class Layers:
         self._name = name
         self._parts = parts
         self._hard = hard
+        self._timed_out = tally.timed_out
         self._one: dict[Kind, Any] = {}
         self._layers: list[Plan | Part] = []
         # Parts that are chosen by a key are not here yet: there is nothing to lay out.
@@ -93,7 +94,7 @@ class Layers:
                     "give the seconds"
                 )
                 raise TypeError(message)
-            guarded = self._hard.wrap_blocking(guarded, self._name)
+            guarded = self._hard.wrap_blocking(guarded, self._name, self._timed_out)
         for layer in reversed(self._layers):
             if isinstance(layer, Plan):
                 guard: Any = guard_async if kind == "async" else guard_blocking

@@ -123,7 +123,7 @@ class Policy:
             if part is not None
         }
         set_ = object.__setattr__
-        set_(self, "name", name)
+        set_(self, "name", check_name(name))
         set_(self, "_parts", parts)
         set_(self, "_timeout", check_seconds("timeout", timeout))
         hard = attempt_timeout if isinstance(attempt_timeout, Part) else None
@@ -438,11 +438,27 @@ class Policy:
 
 def _placed(position: str, part: Any) -> Any:
     """Return ``part`` if it fits the keyword under which it was given."""
+    if isinstance(part, type):
+        kind = part.__name__
+        raise ConfigError(f"Policy: {position} is the class {kind}; give an object, {kind}(…)")
     fits = getattr(part, "position", None)
     if fits != position:
         right = f"; give it as {fits}=" if fits else ""
         raise ConfigError(f"Policy: {position} is {part!r}, which is no {position}{right}")
     return part
+
+
+def check_name(name: object) -> str:
+    """Return the name of a policy.
+
+    Raises:
+        ConfigError: It is no string; a part, for example, that was given without its keyword.
+    """
+    if isinstance(name, str):
+        return name
+    position = getattr(name, "position", None)
+    right = f"; give it as {position}=" if position else "; a string would be right"
+    raise ConfigError(f"Policy: name is {name!r}{right}")
 
 
 def check_seconds(name: str, seconds: Any) -> float | None:

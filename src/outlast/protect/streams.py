@@ -59,7 +59,7 @@ def _first(
                 block.leave()
                 return block, _END, end.value
             except BaseException as error:
-                _, wait_ns = block.fail(error)
+                wait_ns = block.fail(error)[1]
                 if wait_ns < 0:
                     raise
                 if retry is not None and retry.between is not None:

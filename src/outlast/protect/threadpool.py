@@ -12,7 +12,6 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial, wraps
-from inspect import iscoroutinefunction
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from outlast.kernel import (
@@ -26,6 +25,7 @@ from outlast.protect.beside import Crew
 from outlast.protect.bulkhead import Bulkhead
 from outlast.protect.checks import DAY, check_number, check_whole
 from outlast.protect.forked import tell_of_forks
+from outlast.protect.kinds import check_function, kind_of
 from outlast.protect.part import Part
 
 P = ParamSpec("P")
@@ -196,13 +196,15 @@ class ThreadBulkhead(Part):
         """Return ``function``, which blocks, as one that runs in a worker thread.
 
         Raises:
-            TypeError: It is a coroutine function, which needs no thread.
+            TypeError: It is a coroutine function, which needs no thread, or a generator, whose
+                items would be made in the caller's.
         """
-        if iscoroutinefunction(function):
+        check_function(function)
+        kind = kind_of(function)
+        if kind != "blocking":
             shown = getattr(function, "__qualname__", repr(function))
-            raise TypeError(
-                f"{type(self).__name__}: {shown} is a coroutine function; use Bulkhead"
-            )
+            what = "a coroutine function" if kind == "async" else f"a {kind}"
+            raise TypeError(f"{type(self).__name__}: {shown} is {what}; use Bulkhead")
 
         @wraps(function)
         def in_thread(*args: P.args, **kwargs: P.kwargs) -> Any:
@@ -377,14 +379,39 @@ class Hard(ThreadBulkhead):
         self.seconds = check_number("Hard", "seconds", seconds, 1e-6, DAY, what="seconds")
         super().__init__(max_threads, queue=queue, name=name)
 
-    def wrap_blocking(self, function: Callable[P, R], policy_name: str) -> Callable[P, R]:
-        """Return ``function`` bounded; the name of the policy is taken if there is none yet."""
+    def wrap_blocking(
+        self,
+        function: Callable[P, R],
+        policy_name: str,
+        timed_out: Callable[[], object] | None = None,
+    ) -> Callable[P, R]:
+        """Return ``function`` bounded; the name of the policy is taken if there is none yet.
+
+        ``timed_out`` is called when an attempt has taken too long.
+        """
         if not self.name:
             self.name = policy_name
 
         @wraps(function)
         def bounded(*args: P.args, **kwargs: P.kwargs) -> R:
-            return self.run(partial(function, *args, **kwargs), seconds=self.seconds)
+            started = partial(function, *args, **kwargs)
+            if timed_out is None:
+                return self.run(started, seconds=self.seconds)
+            ended = False
+
+            def run() -> R:
+                nonlocal ended
+                try:
+                    return started()
+                finally:
+                    ended = True
+
+            try:
+                return self.run(run, seconds=self.seconds)
+            except DeadlineError:
+                if not ended:
+                    timed_out()
+                raise
 
         return bounded
 

@@ -9,9 +9,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextvars import Token
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 from outlast.kernel import Deadline, TimerHandle, current_deadline, current_world
+
+_ROOM = 256
+"""How many blocks are kept before those that have left are looked for."""
 
 _running_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.get_running_loop
 _current_task = asyncio.current_task
@@ -73,12 +77,17 @@ class Watch:
             as well ends by itself: it knows what was sent.
     """
 
-    __slots__ = ("_armed_ns", "_handle", "_late", "loop", "queue")
+    __slots__ = ("_armed_ns", "_handle", "_late", "_others", "_room", "_serial", "loop", "queue")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, late: bool) -> None:
         self.loop = loop
         self._late = late
         self.queue: deque[Watched] = deque()
+        # Blocks that are due before some that began earlier: a limit was shortened, or they are
+        # steps of a call that has begun before. (instant, serial, block), a heap.
+        self._others: list[tuple[int, int, Watched]] = []
+        self._serial = 0
+        self._room = _ROOM
         self._handle: TimerHandle | None = None
         self._armed_ns = 0
 
@@ -94,9 +103,12 @@ class Watch:
         watched = Watched(at_ns, task, self)
         queue = self.queue
         if queue and queue[-1].at_ns > at_ns:
-            self._insert(watched)
+            self._serial += 1
+            heappush(self._others, (at_ns, self._serial, watched))
         else:
             queue.append(watched)
+        if len(queue) + len(self._others) > self._room:
+            self._sweep()
         if self._handle is None:
             self._arm(at_ns)
         elif at_ns < self._armed_ns:  # for one that has left, or that is due later
@@ -105,17 +117,16 @@ class Watch:
         return watched
 
     def __len__(self) -> int:
-        return len(self.queue)
+        return len(self.queue) + len(self._others)
 
-    def _insert(self, watched: Watched) -> None:
-        """Put a block in its place: its limit was shortened while longer ones are under way."""
-        entries = [*self.queue, watched]
-        entries.sort(key=lambda entry: entry.at_ns)
+    def _sweep(self) -> None:
+        """Forget the blocks that have left behind one that has not: it may stay for long."""
+        live = [watched for watched in self.queue if watched.task is not None]
         self.queue.clear()
-        self.queue.extend(entries)
-        if self.queue[0] is watched and self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
+        self.queue.extend(live)
+        self._others = [entry for entry in self._others if entry[2].task is not None]
+        heapify(self._others)
+        self._room = 2 * len(self) + _ROOM
 
     def _arm(self, at_ns: int) -> None:
         self._armed_ns = at_ns
@@ -125,20 +136,23 @@ class Watch:
         """Cancel every block whose time is up, and set the timer for the next one."""
         self._handle = None
         now_ns = current_world().clock.monotonic_ns()
-        queue = self.queue
-        while queue:
-            watched = queue[0]
-            if watched.task is None:
-                queue.popleft()
-            elif watched.at_ns <= now_ns:
-                queue.popleft()
-                if self._late:
-                    self.loop.call_soon(self.loop.call_soon, _cancel, watched)
-                else:
-                    _cancel(watched)
-            else:
+        queue, others = self.queue, self._others
+        while queue or others:
+            other = bool(others) and (not queue or others[0][0] < queue[0].at_ns)
+            watched = others[0][2] if other else queue[0]
+            if watched.task is not None and watched.at_ns > now_ns:
                 self._arm(watched.at_ns)
                 return
+            if other:
+                heappop(others)
+            else:
+                queue.popleft()
+            if watched.task is None:
+                continue
+            if self._late:
+                self.loop.call_soon(self.loop.call_soon, _cancel, watched)
+            else:
+                _cancel(watched)
 
 
 def _cancel(watched: Watched) -> None:

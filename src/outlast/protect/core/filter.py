@@ -31,6 +31,8 @@ def check_filter(part: str, name: str, meant: ErrorFilter) -> ErrorFilter:
     """
     if not isinstance(meant, type | tuple) and not callable(meant):
         raise ConfigError(f"{part}: {name} is {meant!r}; give exception classes or a function")
+    if meant == ():
+        raise ConfigError(f"{part}: {name} names no exception; give at least one class")
     given: tuple[object, ...] = classes(meant)
     for named in given:
         if not (isinstance(named, type) and issubclass(named, BaseException)):
