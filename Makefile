@@ -59,12 +59,15 @@ test: setup  ## the whole suite, lint included
 lint: .venv/.test  ## style, types and import contracts
 	@$(VENV) tools/lint.py
 
-bench: setup .venv/.bench  ## ours beside etcd and PySyncObj, the log beside raw files, drills, simulation
+bench: setup .venv/.bench  ## ours beside etcd and PySyncObj, policies beside their peers, the log, drills, simulation
 	@$(VENV) -m benchmarks.replication
 	@$(VENV) -m benchmarks.log
 	@$(VENV) -m benchmarks.drill
 	@$(VENV) -m benchmarks.check --quick
 	@$(VENV) -m benchmarks.sim --quick
+	@$(VENV) -m benchmarks.protect --quick
+	@$(VENV) -m benchmarks.probes
+	@$(VENV) -m benchmarks.adaptive
 
 docs: .venv/.docs  ## the documentation, into docs/_build/html
 	@$(VENV) -m sphinx -n -W -q docs docs/_build/html

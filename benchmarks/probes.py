@@ -383,7 +383,7 @@ PROBES: dict[str, tuple[str, Probe, dict[str, Any]]] = {
 }  # fmt: skip
 ELSEWHERE = {
     "P13": "a prober that dies blocks a shared breaker: "
-    "tests/conformance/test_protect_store.py, two processes over SQLite and Redis",
+    "tests/integration/test_protect_fleet_processes.py, three processes over SQLite and Redis",
 }
 """Probes that need more than one process."""
 

@@ -27,7 +27,7 @@ from redis.retry import Retry as RedisRetry
 from requests.adapters import HTTPAdapter
 from requests.auth import HTTPDigestAuth
 
-from outlast.kernel import CommandError, happened
+from outlast.kernel import CircuitOpenError, CommandError, DeadlineError, happened
 
 Reply = bytes | None
 """What a server says to one request; ``None``: it closes the connection without a word."""
@@ -175,6 +175,32 @@ def test_a_group_is_definite_if_all_in_it_are() -> None:
     refused = ConnectionRefusedError()
     assert happened(ExceptionGroup("x", [refused, httpx.ConnectError("x")])) == "no"
     assert happened(ExceptionGroup("x", [refused, TimeoutError()])) == "maybe"
+    assert happened(ExceptionGroup("x", [CircuitOpenError("x"), refused])) == "no"
+    assert happened(ExceptionGroup("x", [refused, DeadlineError("x")])) == "maybe"
+    assert happened(BaseExceptionGroup("x", [refused, KeyboardInterrupt()])) == "maybe"
+
+
+def test_a_group_with_an_answer_has_happened_unless_something_in_it_is_in_doubt() -> None:
+    answer, inner = CommandError("no"), ExceptionGroup("y", [ConnectionRefusedError()])
+    assert happened(ExceptionGroup("x", [inner, answer])) == "yes"
+    assert happened(ExceptionGroup("x", [answer, TimeoutError()])) == "maybe"
+    assert happened(ExceptionGroup("x", [inner, ExceptionGroup("y", [TimeoutError()])])) == "maybe"
+
+
+@pytest.mark.parametrize("said", [[], 1, "perhaps"])
+def test_an_attribute_of_that_name_that_means_something_else_is_not_asked(said: object) -> None:
+    error = KeyError()
+    error.happened = said  # type: ignore[attr-defined]
+    assert happened(error) == "maybe"
+
+
+def test_an_error_that_raises_when_it_is_asked_is_in_doubt() -> None:
+    class Odd(Exception):
+        @property
+        def happened(self) -> str:
+            raise LookupError
+
+    assert happened(Odd()) == "maybe"
 
 
 @pytest.mark.parametrize(

@@ -583,7 +583,8 @@ def test_retries_stop_when_the_breaker_opens() -> None:
         with pytest.raises(CircuitOpenError) as caught:
             policy.call(broken)
         assert caught.value.__notes__ == [
-            "after 3 attempts: CircuitOpenError is not among the errors to retry"
+            "after 3 attempts: CircuitOpenError is not among the errors to retry",
+            "the last attempt that was made failed: ConnectionError: no answer",
         ]
         assert caught.value.happened == "maybe"  # an earlier attempt may have had an effect
         assert here.told().count("RetryScheduled") == 2

@@ -100,7 +100,7 @@ def test_the_least_recently_used_key_is_forgotten_with_its_state() -> None:
         ask("http://d/")
         with pytest.raises(ConnectionError):
             ask("http://down/")
-        assert breakers.snapshot() == {"keys": 2}
+        assert breakers.snapshot() == {"keys": 2, "states": {"CLOSED": 2}}
 
 
 def test_frames_are_kept_for_no_more_keys_than_parts_are() -> None:

@@ -8,10 +8,19 @@ import pytest
 
 import outlast.host  # noqa: F401  (the real world, for tests without a virtual one)
 from outlast import sim
-from outlast.kernel import ConfigError, RateLimitedError, current_world
+from outlast.kernel import (
+    BulkheadFullError,
+    ConfigError,
+    OverloadedError,
+    RateLimitedError,
+    current_world,
+)
 from outlast.protect import deadline
 from outlast.protect.adaptive_rate import AdaptiveRate
+from outlast.protect.bulkhead import Bulkhead
 from outlast.protect.events import CallRejected, RateCut, RateRaised
+from outlast.protect.inject import Inject
+from outlast.protect.policy import Policy
 from outlast.protect.rate import Pace, RateLimit, SlidingWindow
 from outlast.testing import virtual_time
 
@@ -394,3 +403,25 @@ def test_a_simulated_service_is_asked_for_what_it_bears() -> None:
         settled = counts[20:-1]
         assert sum(settled) / len(settled) > 0.7 * 40
         assert limit._aimd.cuts < 60
+
+
+def test_an_adaptive_rate_does_not_hear_of_refusals_by_other_parts_of_its_policy() -> None:
+    rate, limit = AdaptiveRate(100), Bulkhead(1)
+    policy = Policy("p", rate=rate, limit=limit, order=("limit", "rate"))
+    further_in = Policy(
+        "p", rate=rate, limit=limit, inject=Inject(active=False), order=("rate", "inject", "limit")
+    )
+    permit = limit.pop()
+    with virtual_time():
+        for refused in (policy, further_in):
+            with pytest.raises(BulkheadFullError):
+                refused.call(print, "not printed")
+        limit.release(permit)
+        assert rate.current == 100.0
+
+        def throttled() -> None:
+            raise OverloadedError("from the other side")
+
+        with pytest.raises(OverloadedError):
+            policy.call(throttled)
+        assert rate.current == 50.0

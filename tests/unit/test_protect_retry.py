@@ -695,6 +695,7 @@ def test_what_it_says_of_itself_can_be_written_as_json() -> None:
         ({"retry_after_cap": None}, "retry_after_cap is None"),
         ({"nested": "never"}, "nested is 'never'; collapse or allow"),
         ({"on": "ConnectionError"}, "Retry: on is 'ConnectionError'"),
+        ({"on": ()}, "Retry: on names no exception; give at least one class"),
         ({"on": KeyboardInterrupt}, "on names KeyboardInterrupt"),
         ({"on": ConnectionLostError}, "on names ConnectionLostError, after which the call may"),
     ],

@@ -13,6 +13,7 @@ import pytest
 from outlast import sim
 from outlast.host import default_world
 from outlast.kernel import CircuitOpenError, ConfigError, Event, registry
+from outlast.protect.adaptive_rate import AdaptiveRate
 from outlast.protect.breaker import CircuitBreaker
 from outlast.protect.budget import Budget
 from outlast.protect.bulkhead import Bulkhead
@@ -28,6 +29,8 @@ from outlast.protect.settings import (
     policy_from_settings,
     read_file,
 )
+from outlast.protect.shared import shared_of
+from outlast.protect.store import MemoryStore, SqliteStore
 
 
 @pytest.fixture(autouse=True)
@@ -389,3 +392,82 @@ def test_names_are_not_imported_before_a_policy_needs_them(
     module.__dict__["Broken"] = type("Broken", (Exception,), {})
     monkeypatch.setitem(sys.modules, "lazy_errors", module)
     assert rates().parts["retry"].on.__name__ == "Broken"
+
+
+# --- stores --------------------------------------------------------------------------------------
+
+
+def test_a_store_is_named_by_its_url_and_parts_with_one_url_share_it() -> None:
+    kept = "sqlite:fleet.db"
+    policy = policy_from_settings(
+        "fleet",
+        {"breaker": {"store": kept}, "rate": {"rate": 5, "store": kept, "max_wait": 1.0}},
+    )
+    breaker, rate = policy.parts["breaker"], policy.parts["rate"]
+    assert isinstance(breaker.store, SqliteStore)
+    assert rate.store is breaker.store
+    assert not Path("fleet.db").exists() or rate.try_acquire()
+    shared_of(breaker.store).close()
+
+
+def test_a_store_may_have_settings_of_its_own_and_a_budget_a_store() -> None:
+    policy = policy_from_settings(
+        "fleet",
+        {
+            "breaker": {"store": {"url": "memory:", "quorum": 1.0, "node": "a"}},
+            "retry": {"on": "OSError", "budget": {"ratio": 0.2, "store": "memory:"}},
+            "rate": {"rate": 5, "store": "none"},
+        },
+    )
+    store = policy.parts["breaker"].store
+    assert (store.quorum, store.node) == (1.0, "a")
+    assert isinstance(policy.parts["retry"].budget.store, MemoryStore)
+    assert policy.parts["retry"].budget.store is not store
+    assert policy.parts["rate"].store is None
+
+
+@pytest.mark.parametrize(
+    ("store", "message"),
+    [
+        (
+            "nowhere://me:secret@x",
+            "policies.p.breaker.store: open_store: 'nowhere' names no store",
+        ),
+        ({"quorum": 0.5}, "policies.p.breaker.store.quorum: a store needs its url"),
+        ({"url": "memory:", "size": 1}, "policies.p.breaker.store.url: no such setting"),
+        ({"url": "memory:", "quorum": 3}, "quorum is 3"),
+        (7, "policies.p.breaker.store: a store needs its url"),
+    ],
+)
+def test_a_store_that_is_wrong_is_refused_by_its_key(store: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        policy_from_settings("p", {"breaker": {"store": store, "probes": 2}})
+    assert message in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_no_error_shows_the_url_of_a_store() -> None:
+    breaker = {"store": "memory:", "slow_call": 1.0}
+    with pytest.raises(ConfigError) as caught:
+        policy_from_settings("p", {"breaker": breaker})
+    assert "slow_rate" in str(caught.value)
+    assert "memory:" not in str(caught.value)
+
+
+def test_the_store_of_a_live_part_stays() -> None:
+    policy = policy_from_settings("fleet", {"breaker": {"store": "memory:"}})
+    before = policy.parts["breaker"].store
+    assert configure({"fleet": {"breaker": {"store": "memory:", "probes": 3}}})
+    assert policy.parts["breaker"].store is before
+    said = refused({"fleet": {"breaker": {"store": "sqlite:secret.db"}}})
+    assert "cannot change while the part is used" in said
+    assert "secret" not in said
+
+
+def test_an_adaptive_rate_is_a_kind_of_rate() -> None:
+    policy = policy_from_settings("fast", {"rate": {"kind": "adaptive", "rate": 50, "cut": 0.7}})
+    assert isinstance(policy.parts["rate"], AdaptiveRate)
+    configure({"fast": {"rate": {"kind": "adaptive", "floor": 5.0}}})
+    assert policy.parts["rate"].floor == 5.0
+    said = refused({"fast": {"rate": {"kind": "window"}}})
+    assert "it is a AdaptiveRate" in said

@@ -1,6 +1,8 @@
 """The link to a store: what it asks, what it leaves alone, and what goes on without it."""
 
+import gc
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,9 +21,9 @@ from outlast.protect.breaker import CircuitBreaker
 from outlast.protect.budget import Budget
 from outlast.protect.core.fleet import Lease
 from outlast.protect.events import StoreLost, StoreRegained
+from outlast.protect.policy import Policy
 from outlast.protect.rate import RateLimit
 from outlast.protect.shared import LOST, Shared, share_breaker, shared_of
-from outlast.protect.shared_breaker import LOCAL
 from outlast.protect.store import (
     KeyedStore,
     MemoryStore,
@@ -31,6 +33,7 @@ from outlast.protect.store import (
     open_store,
 )
 from outlast.protect.store.keyed import Rule
+from outlast.testing import virtual_time
 from tests.support.store_bench import Bytes, HandClock, hand_world
 
 MS = 1_000_000
@@ -142,19 +145,17 @@ def test_a_breaker_that_opened_alone_probes_alone_and_asks_nobody(scene: Scene) 
     assert scene.store.asked == asked
 
 
-def test_without_a_name_nothing_is_shared(scene: Scene) -> None:
-    breaker = CircuitBreaker(1, 1.0, store=scene.store)
+def test_what_is_to_be_shared_needs_a_name(scene: Scene) -> None:
     limit = RateLimit(1, per=60, store=scene.store)
     budget = Budget(floor=1, window=1, store=scene.store)
-    shared_of(scene.store).sync()
-    breaker.try_admit().fail(OSError())
-    assert limit.try_acquire()
-    assert not limit.try_acquire()
-    assert budget.try_spend()
+    with pytest.raises(ConfigError, match="RateLimit: store= needs a name"):
+        limit.try_acquire()
+    with pytest.raises(ConfigError, match="Budget: store= needs a name"):
+        budget.try_spend()
+    with pytest.raises(ConfigError, match="CircuitBreaker: store= needs a name"):
+        CircuitBreaker(1, 1.0, store=scene.store).call(lambda: 1)
     shared_of(scene.store).close()
     assert scene.store.asked == 0
-    assert breaker.shared is not None
-    assert breaker.shared.may_probe(0) is LOCAL
 
 
 def test_a_disabled_breaker_reports_nothing(scene: Scene) -> None:
@@ -458,3 +459,77 @@ def test_a_redis_store_needs_a_url_that_is_one() -> None:
         RedisStore("http://h/0")
     with pytest.raises(ConfigError, match="either url or client"):
         RedisStore()
+
+
+def test_policies_ask_the_store_for_their_slots() -> None:
+    store = MemoryStore()
+    one, two = (Policy(rate=RateLimit(2, per=3600.0, store=store, name="r")) for _ in range(2))
+    with virtual_time():
+        assert [one.call(int), two.call(int)] == [0, 0]
+        for policy in (one, two):
+            with pytest.raises(RateLimitedError):
+                policy.call(int)
+
+
+# --- the thread ----------------------------------------------------------------------------------
+
+
+def threads() -> list[threading.Thread]:
+    return [one for one in threading.enumerate() if one.name == "outlast-shared"]
+
+
+def gone(thread: threading.Thread) -> bool:
+    thread.join(5.0)
+    return not thread.is_alive()
+
+
+class Apart(MemoryStore):
+    """As if it were in another process."""
+
+    local = False
+
+
+def test_parts_of_one_store_have_one_thread_and_it_ends_when_the_store_is_closed() -> None:
+    before = threads()
+    store = Apart(interval=60.0)
+    breakers = [CircuitBreaker(5, 30, store=store, name=f"b{n}") for n in range(3)]
+    limit = RateLimit(5, store=store, name="r")
+    (thread,) = set(threads()) - set(before)
+    shared_of(store).close()
+    assert gone(thread)
+    assert limit.try_acquire()
+    assert breakers[0].state == "CLOSED"
+
+
+def test_a_store_that_nobody_uses_any_more_leaves_no_thread_behind() -> None:
+    before = threads()
+    for _ in range(5):
+        CircuitBreaker(5, 30, store=Apart(interval=60.0), name="b")
+    started = set(threads()) - set(before)
+    assert 1 <= len(started) <= 5
+    for _ in range(100):  # a thread at work holds its store for a moment
+        gc.collect()
+        if not started & set(threads()):
+            break
+        threading.Event().wait(0.01)
+    assert not started & set(threads())
+
+
+def test_the_thread_goes_on_while_a_part_of_the_store_is_used() -> None:
+    before = threads()
+    breaker = CircuitBreaker(5, 30, store=Apart(interval=0.01), name="b")
+    (thread,) = set(threads()) - set(before)
+    gc.collect()
+    shared_of(breaker.store).wake()
+    thread.join(0.05)
+    assert thread.is_alive()
+    shared_of(breaker.store).close()
+    assert gone(thread)
+
+
+def test_in_virtual_time_there_is_no_thread() -> None:
+    before = threads()
+    with virtual_time():
+        breaker = CircuitBreaker(5, 30, store=Apart(), name="b")
+        assert threads() == before
+    assert breaker.state == "CLOSED"

@@ -258,7 +258,11 @@ def breaker_open_for_longer() -> Callable[[], object]:
 
     def use() -> object:
         fail(breaker, 1)
-        return breaker.snapshot(), breaker.round.number
+        number = breaker.round.number
+        current_world().clock.pause(1.0)
+        fail(breaker, 1)
+        after = breaker.retry_after
+        return number, after is not None and after <= 2.0
 
     return use
 
@@ -443,6 +447,21 @@ def test_modes_that_were_chosen_by_hand_stay() -> None:
     parts.part("b")
     fresh_world()
     assert (len(parts), parts.part("a")) == (1, kept)
+
+
+def test_a_breaker_is_open_for_no_longer_than_a_new_one() -> None:
+    breaker = CircuitBreaker(1, 1.0)
+    with virtual_time() as clock:
+        for _ in range(5):
+            fail(breaker, 1)
+            clock.advance(11.0)
+    with virtual_time() as clock:
+        fail(breaker, 1)
+        clock.advance(1.0)
+        fail(breaker, 1)  # a probe
+        after = breaker.retry_after
+        assert after is not None
+        assert 1.0 <= after <= 2.0
 
 
 def test_settings_that_were_changed_stay() -> None:

@@ -276,16 +276,23 @@ def happened(error: BaseException) -> Happened:
     401, 412, 429 …; Redis ``READONLY``, ``OOM`` …; gRPC ``UNIMPLEMENTED``, ``UNAUTHENTICATED``),
     with no earlier attempt or redirect within the same call. Known are httpx, httpcore,
     requests, urllib3, aiohttp, redis, grpc and the standard library; everything else is
-    ``"maybe"``. Ask while the error still has its traceback: some answers need it.
+    ``"maybe"``. Ask while the error still has its traceback: some answers need it. A group is
+    ``"maybe"`` if anything in it is, and ``"no"`` if everything in it is.
 
     >>> happened(ConnectionRefusedError())
     'no'
     >>> happened(TimeoutError())
     'maybe'
     """
-    answer = getattr(error, "happened", None)
-    if answer in {"no", "maybe", "yes"}:
-        return answer  # type: ignore[no-any-return]
+    try:
+        answer = getattr(error, "happened", None)
+    except Exception:  # a foreign object may do anything when it is looked at
+        answer = None
+    if isinstance(answer, str) and answer in {"no", "maybe", "yes"}:
+        return answer  # type: ignore[return-value]
+    if isinstance(error, BaseExceptionGroup):
+        answers = {happened(one) for one in error.exceptions}
+        return "maybe" if "maybe" in answers else "yes" if "yes" in answers else "no"
     from outlast.kernel.foreign import surely_not
 
     return "no" if surely_not(error) else "maybe"

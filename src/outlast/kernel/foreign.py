@@ -57,8 +57,6 @@ def surely_not(error: BaseException) -> bool:
     """Whether the call that raised ``error``, of another library, surely had no effect."""
     if isinstance(error, ConnectionRefusedError):
         return True
-    if isinstance(error, BaseExceptionGroup):
-        return all(surely_not(one) for one in error.exceptions)
     library, names = _descent(error)
     judge = _JUDGES.get(library)
     try:

@@ -148,7 +148,7 @@ class Block:
         whole, self._whole = self._whole, None
         if whole is not None:
             put_back(current_deadline, whole)
-        self._story.close()
+        self._story.withdraw()
         return up
 
     def leave(self) -> None:
@@ -166,6 +166,7 @@ class Block:
         if not self._story.counted:
             self._story.counted = True
             plan.succeeded()
+        self._story.close()
 
     def fail(self, error: BaseException, last: str = "") -> tuple[BaseException, int]:
         """The block has ended with ``error``, or was not admitted because of it.
@@ -196,6 +197,8 @@ class Block:
             error.__cause__ = raised
         elif wait_ns < 0:
             abandoned(plan, story, error)
+        if wait_ns < 0:
+            story.close()
         return error, wait_ns
 
     # --- inside ----------------------------------------------------------------------------------

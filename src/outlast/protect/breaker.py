@@ -83,9 +83,9 @@ class CircuitBreaker(Part):
         probes_concurrent: Probes under way at the same time.
         probe_timeout: Seconds after which a probe's place is given to another call.
         recovery_cap: Longest time open, in seconds; ten times ``recovery_timeout`` by default.
-        counts: Exceptions that are failures: classes, or a function of the exception. Answers
-            (``CommandError``), a repeat that met its own twin (``InFlightError``), calls that
-            came too late (``TooLateError``) and cancellation never are.
+        counts: Exceptions that are failures: classes, or a function of the exception; if it
+            raises, the exception is one. Answers (``CommandError``), a repeat that met its own
+            twin (``InFlightError``), ``TooLateError`` and cancellation never are.
         counts_result: A function that tells of a result whether it is a failure.
         store: Where processes share it; see ``outlast.protect.store``.
         name: In events and metrics.
@@ -187,7 +187,9 @@ class CircuitBreaker(Part):
             halved = before == OPEN and self._core.state == HALF_OPEN
             shadow = self._core.mode == "shadow"
         if halved:
-            self._tell_half_open(world)
+            from outlast.protect.events import CircuitHalfOpened
+
+            world.events.emit(CircuitHalfOpened(name=self.name))
         if isinstance(answer, Probe):
             return self._armed(answer, now_ns, world, policy)
         if isinstance(answer, Refused):
@@ -239,7 +241,7 @@ class CircuitBreaker(Part):
         return (
             isinstance(error, Exception)
             and not isinstance(error, CommandError | InFlightError | TooLateError)
-            and matches(self.counts, error)
+            and matches(self.counts, error, otherwise=True)
         )
 
     # --- for users -------------------------------------------------------------------------------
@@ -330,6 +332,11 @@ class CircuitBreaker(Part):
         self._tell(change, current_world())
 
     # --- settings and state ----------------------------------------------------------------------
+
+    @property
+    def store(self) -> Any:
+        """Where processes share it; ``None`` for this process alone."""
+        return self._store
 
     @property
     def recovery_timeout(self) -> float:
@@ -474,11 +481,6 @@ class CircuitBreaker(Part):
         name = policy or self.name
         part = "breaker (shadow)" if shadow else "breaker"
         world.events.emit(CallRejected(name=name, part=part, reason=reason))
-
-    def _tell_half_open(self, world: World) -> None:
-        from outlast.protect.events import CircuitHalfOpened
-
-        world.events.emit(CircuitHalfOpened(name=self.name))
 
     def _tell(self, change: Change | None, world: World) -> None:
         if change is None:

@@ -82,6 +82,11 @@ class Budget(Part):
         """Seconds over which both are reckoned."""
         return self.rules.window_ns / _NS
 
+    @property
+    def store(self) -> Any:
+        """Where processes share it; ``None`` for this process alone."""
+        return getattr(self.rules, "store", None)
+
     def try_spend(self, now_ns: int | None = None) -> bool:
         """Ask for one extra attempt; whether it may be made. Never waits.
 

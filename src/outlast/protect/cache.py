@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Hashable
 from functools import partial, wraps
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, ClassVar, Final
 
 from outlast.kernel import (
@@ -18,6 +17,7 @@ from outlast.protect.checks import DAY, NS, check_ns, check_whole
 from outlast.protect.core.cache import Entry, Shelf
 from outlast.protect.flight import Flight, Flights
 from outlast.protect.forked import tell_of_forks
+from outlast.protect.kinds import check_lasting
 from outlast.protect.part import Part
 
 ErrorTypes = type[BaseException] | tuple[type[BaseException], ...]
@@ -152,7 +152,7 @@ class Cache(Part):
         self._shelf.unclaim()
 
     def begin_anew(self) -> None:
-        """This is another world: nothing is kept yet."""
+        """This is another world: nothing is kept yet, and nobody waits for a fetch of the last."""
         self.clear()
         self.hits = self.fetched = self.served_stale = self._shelf.evicted = 0
 
@@ -280,13 +280,13 @@ class Cache(Part):
             if leads:
                 with _Landing(self, flight, key, world) as landing:
                     if not landing.newer(seen):
-                        landing.value = _keepable(call())
+                        landing.value = check_lasting(call(), "Cache")
                 return landing.value
             if flight.mine(None):
                 break  # its own call has come round to it: waiting would be for ever
             if flight.wait(world):
                 return flight.value()
-        value = _keepable(call())
+        value = check_lasting(call(), "Cache")
         self._keep(key, value, world)
         return value
 
@@ -300,13 +300,13 @@ class Cache(Part):
             if leads:
                 with _Landing(self, flight, key, world) as landing:
                     if not landing.newer(seen):
-                        landing.value = _keepable(await call())
+                        landing.value = check_lasting(await call(), "Cache")
                 return landing.value
             if flight.mine(task):
                 break
             if await flight.wait_async():
                 return flight.value()
-        value = _keepable(await call())
+        value = check_lasting(await call(), "Cache")
         self._keep(key, value, world)
         return value
 
@@ -398,15 +398,6 @@ def _out_of_time(error: Exception, world: World) -> bool:
         and limit is not None
         and limit.passed(world.clock.monotonic_ns())
     )
-
-
-def _keepable(value: Any) -> Any:
-    if hasattr(type(value), "__await__") or isinstance(value, GeneratorType | AsyncGeneratorType):
-        if isinstance(value, CoroutineType):
-            value.close()
-        kind = type(value).__name__
-        raise TypeError(f"Cache: a {kind} can be used only once and cannot be kept")
-    return value
 
 
 def _unhashable(function: Callable[..., Any], error: TypeError) -> TypeError:

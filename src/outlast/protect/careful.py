@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from outlast.kernel import Deadline, InvariantError, Prng, RejectedError, happened
 from outlast.protect.call import current_call
+from outlast.protect.core.note import add_note
 from outlast.protect.core.repeat import IDEMPOTENT, why_not
 from outlast.protect.core.retry import GiveUp, RetryAfter
 from outlast.protect.forked import tell_of_forks
@@ -158,7 +159,7 @@ class CarefulRetry:
         reason = self._why_not(error)
         if reason is None:
             return decision
-        error.add_note(f"not repeated: {reason}")
+        add_note(error, f"not repeated: {reason}")
         return GiveUp(reason)
 
     def again(

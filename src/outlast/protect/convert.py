@@ -4,7 +4,8 @@ import inspect
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
+from weakref import WeakValueDictionary
 
 from outlast.kernel import ConfigError
 from outlast.protect.core.settings import (
@@ -14,17 +15,22 @@ from outlast.protect.core.settings import (
     from_text,
     near,
     optional,
-    shown,
     unknown,
     words_for,
 )
 from outlast.protect.part import Part
+
+if TYPE_CHECKING:
+    from outlast.protect.store import KeyedStore
 
 Node = Setting | dict[str, Any]
 
 _EXCEPTIONS: Final = ("on", "counts", "errors", "error")
 """Arguments that name exception classes."""
 _BUDGET: Final = "budget"
+_STORE: Final = "store"
+_stores: "WeakValueDictionary[str, KeyedStore]" = WeakValueDictionary()
+"""By what settings say of them: parts with one url have one store, for as long as it is used."""
 _WINDOWS: Final = "a window is {calls = 100} or {seconds = 30}"
 
 
@@ -44,8 +50,9 @@ def convert(cls: type, name: str, node: Node) -> Any:
 
     Exceptions are dotted names (``"httpx.TransportError"``, ``"OSError"``), functions are
     ``{import = "module:name"}``, a window is ``{calls = 100}`` or
-    ``{seconds = 30, buckets = 10}``, a budget is a table. ``"none"`` is
-    ``None`` where that is allowed and text is not.
+    ``{seconds = 30, buckets = 10}``, a budget is a table, a store is a url (``"redis://…"``) or
+    ``{url = "redis://…", quorum = 0.5}``. ``"none"`` is ``None`` where that is allowed and text
+    is not.
 
     Raises:
         ConfigError: Definite. It does not fit, or cannot be imported.
@@ -54,6 +61,8 @@ def convert(cls: type, name: str, node: Node) -> Any:
     parameters = arguments_of(cls)
     if name not in parameters:
         raise unknown(first, name, parameters)
+    if name == _STORE and (isinstance(node, dict) or isinstance(node.value, str | int | list)):
+        return _store(node)
     if isinstance(node, dict):
         if set(node) == {"import"}:
             return imported(first, str(first.value))
@@ -138,6 +147,34 @@ def _exceptions(setting: Setting) -> Any:
     return found[0] if len(found) == 1 else tuple(found)
 
 
+def _store(node: Node) -> "KeyedStore | None":
+    """Return the store that settings name."""
+    from outlast.protect.store import open_store
+
+    below = {"url": node} if isinstance(node, Setting) else node
+    first = first_of(below)
+    if set(below) == {"import"}:
+        return imported(first, str(first.value))  # type: ignore[no-any-return]
+    values = {key: one.value for key, one in below.items() if isinstance(one, Setting)}
+    url = values.pop("url", None)
+    if not isinstance(url, str):
+        raise ConfigError(f"{first.said}: {first.key}: a store needs its url, such as redis://…")
+    if url.lower() == "none" and not values:
+        return None
+    said = repr((url, sorted(values.items())))
+    found = _stores.get(said)
+    if found is not None:
+        return found
+    try:
+        made = open_store(url, **values)
+    except ConfigError as error:
+        # Without the value, in which a password may stand.
+        raise ConfigError(f"{first.said}: {first.key}: {error}") from error
+    except TypeError as error:
+        raise ConfigError(f"{first.said}: {first.key}: no such setting of a store") from error
+    return _stores.setdefault(said, cast("KeyedStore", made))
+
+
 def _window(node: dict[str, Any]) -> Any:
     from outlast.protect.core.window import CountWindow, TimeWindow
 
@@ -199,6 +236,6 @@ def build(place: str, node: Mapping[str, Any], where: str) -> Part:
     except ConfigError as error:
         raise ConfigError(rename(str(error), name, settings)) from error
     except (TypeError, ValueError) as error:
-        said = ", ".join(f"{one.key} = {shown(one.value)}" for one in settings)
+        said = ", ".join(f"{one.key} = {one.shown}" for one in settings)
         raise ConfigError(f"{said or name}: {error}") from error
     return made

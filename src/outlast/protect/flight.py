@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Hashable
+from types import TracebackType
 from typing import Any
 
 from outlast.kernel import DeadlineError, World, current_deadline
@@ -20,8 +21,19 @@ class Flight:
         disowned: Whether its key was forgotten meanwhile, so that the answer is not to be kept.
     """
 
-    __slots__ = ("_answer", "_error", "_flights", "disowned", "ended", "key", "landed",
-                 "task", "thread", "waiters")  # fmt: skip
+    __slots__ = (
+        "_answer",
+        "_error",
+        "_flights",
+        "_trace",
+        "disowned",
+        "ended",
+        "key",
+        "landed",
+        "task",
+        "thread",
+        "waiters",
+    )  # fmt: skip
 
     def __init__(self, flights: "Flights", key: Hashable, task: Any) -> None:
         self.key = key
@@ -34,6 +46,7 @@ class Flight:
         self._flights = flights
         self._answer: Any = None
         self._error: Exception | None = None
+        self._trace: TracebackType | None = None
 
     def mine(self, task: Any) -> bool:
         """Whether the one who asks holds up this flight, and would wait for itself."""
@@ -45,12 +58,14 @@ class Flight:
     def value(self) -> Any:
         """Return the answer of the leader, or raise its error."""
         if self._error is not None:
-            raise self._error
+            # Else each who raises it would add his own frames to those of all others.
+            raise self._error.with_traceback(self._trace)
         return self._answer
 
     def land(self, answer: Any, error: Exception | None) -> None:
         """Set the outcome."""
         self._answer, self._error, self.landed = answer, error, True
+        self._trace = None if error is None else error.__traceback__
 
     def wait(self, world: World) -> bool:
         """Block until it has landed; ``False`` if it was diverted and someone else is to lead.
@@ -93,13 +108,6 @@ class Flights:
         """Those who lead are threads of the parent."""
         self.lock = threading.RLock()  # a key may compare itself by asking this cache
         self._under_way: dict[Hashable, Flight] = {}
-
-    def begin_anew(self) -> None:
-        """This is another world: nobody waits for a loop of the last one, which is closed."""
-        with self.lock:
-            for key, flight in tuple(self._under_way.items()):
-                if flight.task is not None and flight.task.get_loop().is_closed():
-                    del self._under_way[key]
 
     def __len__(self) -> int:
         return len(self._under_way)

@@ -1,7 +1,7 @@
 """``Keyed``: one part for each key, such as a breaker for each host, in bounded memory."""
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -21,7 +21,8 @@ class Keyed(Part, Generic[PartT]):
     """Stands in a policy for one part, and holds as many as there are keys.
 
     The least recently used key is forgotten, with its state, when there are more than
-    ``max_keys``.
+    ``max_keys``. Parts with ``store=`` are shared by processes key by key; then a key is text,
+    bytes, a whole number, ``None``, or a tuple of these.
 
     Args:
         make: Returns a new part; called once for each key.
@@ -30,7 +31,8 @@ class Keyed(Part, Generic[PartT]):
         name: In events and metrics; keys are not shown there, since their number has no bound.
 
     Raises:
-        ConfigError: ``make`` returns no part, or ``max_keys`` is not 1 or more.
+        ConfigError: ``make`` returns no part, or ``max_keys`` is not 1 or more; in a call, a key
+            on which processes that share the parts cannot agree.
 
     >>> from outlast.protect import CircuitBreaker
     >>> hosts = Keyed(lambda: CircuitBreaker(5, 30), by=lambda url: url.split("/")[2])
@@ -41,7 +43,7 @@ class Keyed(Part, Generic[PartT]):
     keyed = True
     settings = ("max_keys",)
 
-    __slots__ = ("_lock", "_make", "_parts", "by", "max_keys", "position")
+    __slots__ = ("_lock", "_make", "_parts", "by", "max_keys", "position", "store")
 
     def __init__(
         self,
@@ -62,6 +64,7 @@ class Keyed(Part, Generic[PartT]):
             )
         self.check(max_keys=max_keys)
         self.position = sample.position  # type: ignore[misc]
+        self.store = getattr(sample, "store", None)
         self._make = make
         self.by = by
         self.max_keys = max_keys
@@ -70,13 +73,21 @@ class Keyed(Part, Generic[PartT]):
         tell_of_forks(self)
 
     def part(self, key: Hashable) -> PartT:
-        """Return the part of ``key``, made now if there is none yet."""
+        """Return the part of ``key``, made now if there is none yet.
+
+        Raises:
+            ConfigError: Definite. Processes share the parts, and cannot agree on such a key.
+        """
         with self._lock:
             part = self._parts.get(key)
             if part is not None:
                 self._parts.move_to_end(key)
                 return part
         made = self._make()  # outside of the lock: it is the user's
+        if self.store is not None:
+            from outlast.protect.shared_key import share_under
+
+            share_under(made, key)  # before it has its name, under which it is shared
         made.name = made.name or self.name
         with self._lock:
             part = self._parts.setdefault(key, made)
@@ -119,8 +130,15 @@ class Keyed(Part, Generic[PartT]):
                 "max_keys": self.max_keys}  # fmt: skip
 
     def snapshot(self) -> dict[str, Any]:
-        """Return how many keys there are."""
-        return {"keys": len(self._parts)}
+        """Return how many keys there are, with breakers by state, or permits held in all."""
+        with self._lock:
+            parts: list[Any] = list(self._parts.values())
+        live: dict[str, Any] = {"keys": len(parts)}
+        if self.position == "breaker":
+            live["states"] = dict(sorted(Counter(part.state for part in parts).items()))
+        elif self.position == "limit":
+            live["in_flight"] = sum(part.in_flight for part in parts)
+        return live
 
 
 class _Frames:

@@ -3,7 +3,10 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Literal
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import Any, Final, Literal, TypeVar, cast
+
+T = TypeVar("T")
 
 Kind = Literal["blocking", "async", "generator", "async generator"]
 
@@ -13,7 +16,11 @@ _GENERATOR: Final = inspect.CO_GENERATOR
 
 
 def kind_of(function: Callable[..., Any]) -> Kind:
-    """Return the kind of ``function``, seen through ``partial``, methods and ``__call__``."""
+    """Return the kind of ``function``, seen through ``partial``, methods and ``__call__``.
+
+    An object whose class has ``__outlast_kind__`` is asked: what it returns depends on what it
+    was made of.
+    """
     code = getattr(function, "__code__", None)
     if code is None:
         return _kind_of_object(function)
@@ -28,6 +35,8 @@ def kind_of(function: Callable[..., Any]) -> Kind:
 
 
 def _kind_of_object(function: Callable[..., Any]) -> Kind:
+    if hasattr(type(function), "__outlast_kind__"):
+        return cast("Kind", getattr(function, "__outlast_kind__"))  # noqa: B009 - of any class
     if inspect.iscoroutinefunction(function):
         return "async"
     if inspect.isasyncgenfunction(function):
@@ -58,3 +67,17 @@ def check_function(function: object) -> None:
     if not callable(function):
         message = f"a policy protects functions; {function!r} is none"
         raise TypeError(message)
+
+
+def check_lasting(value: T, who: str) -> T:
+    """Return ``value`` if it can be handed to several callers.
+
+    Raises:
+        TypeError: It can be used only once: it is to be awaited, or a generator.
+    """
+    if hasattr(type(value), "__await__") or isinstance(value, GeneratorType | AsyncGeneratorType):
+        if isinstance(value, CoroutineType):
+            value.close()
+        kind = type(value).__name__
+        raise TypeError(f"{who}: a {kind} can be used only once and cannot be kept")
+    return value

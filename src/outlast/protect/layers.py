@@ -41,10 +41,22 @@ class Layers:
         self._timed_out = tally.timed_out
         self._one: dict[Kind, Any] = {}
         self._layers: list[Plan | Part] = []
+        for part in parts.values():
+            self._check_name(part)
         # Parts that are chosen by a key are not here yet: there is nothing to lay out.
         self._keyed = any(getattr(part, "keyed", False) for part in parts.values())
         if not self._keyed:
             self._lay(groups, tally)
+
+    def _check_name(self, part: Any) -> None:
+        """Name the budget of a part that processes share, and refuse to share without a name."""
+        for shared in (part, getattr(part, "budget", None)):
+            if isinstance(shared, Part) and getattr(shared, "store", None) is not None:
+                from outlast.protect.shared_key import check_shared
+
+                # The parts themselves have the name of their policy by now.
+                shared.name = shared.name or self._name
+                check_shared(shared)
 
     def _lay(self, groups: Sequence[tuple[str, ...]], tally: Tally) -> None:
         plan: Plan | None = None
@@ -58,6 +70,7 @@ class Layers:
             if plan is not None:
                 plan.wraps = True
             plan = Plan(self._name, tally if plan is None else tally.inner(), group, **parts)
+            plan.keyed = "idempotency" in self._parts
             self._layers.append(plan)
 
     def bound(self, timeout: float | None, attempt_timeout: float | None) -> None:
@@ -68,6 +81,12 @@ class Layers:
                     timeout if "deadline" in layer.positions else None,
                     attempt_timeout if "attempt_timeout" in layer.positions else None,
                 )
+
+    def force(self, failing: Any) -> None:
+        """Let attempts fail; see ``Policy.forced``."""
+        for layer in self._layers:
+            if isinstance(layer, Plan) and "attempt_timeout" in layer.positions:
+                layer.force(failing)
 
     def begin_anew(self) -> None:
         """This is another world: the event loops of the last one are over."""

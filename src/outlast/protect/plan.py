@@ -1,6 +1,6 @@
 """A plan is what one fused frame works from: the parts of a policy between two wrapping ones."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from outlast.protect.core.breaker import BreakerCore
 from outlast.protect.core.tally import Tally
@@ -28,18 +28,20 @@ class Plan:
         whole_ns: How long the whole call may take; 0 for no limit.
         attempt_ns: How long one attempt may take; 0 for no limit.
         bounded: Whether there is any of the two.
+        failing: What a test has put in the place of ``attempt_ns``.
         core: The breaker's rules, whose ``round`` frames read.
         tally: How many calls ended how.
         succeeded: Counts a call that succeeded; atomic.
         wraps: Whether another frame of the policy stands inside of this one.
+        keyed: Whether calls have a key of the policy, by which a repeat is recognised.
         judges: Whether results are looked at.
         learns: Whether the rate limit wants to know how calls end.
     """
 
     __slots__ = (
-        "attempt_ns", "attempt_watches", "bounded", "breaker", "core", "fallback", "idempotency",
-        "judges", "learns", "limit", "name", "positions", "rate", "retry", "succeeded", "tally",
-        "whole_ns", "whole_watches", "wraps",
+        "attempt_ns", "attempt_watches", "bounded", "breaker", "core", "failing", "fallback",
+        "idempotency", "judges", "keyed", "learns", "limit", "name", "positions", "rate", "retry",
+        "succeeded", "tally", "whole_ns", "whole_watches", "wraps",
     )  # fmt: skip
 
     def __init__(
@@ -68,8 +70,10 @@ class Plan:
         self.idempotency = idempotency
         self.whole_ns = 0
         self.attempt_ns = 0
+        self.failing: Any = None
         self.bounded = False
         self.wraps = False
+        self.keyed = idempotency is not None
         self.attempt_watches = Watches()
         self.whole_watches = Watches(late=True)
         self.learns: bool = rate is not None and rate.listens
@@ -97,6 +101,16 @@ class Plan:
             or (self.limit is not None and self.limit.timed)
             or self.learns
         )
+
+    def force(self, failing: Any) -> None:
+        """Let attempts fail; see ``Policy.forced``.
+
+        Every frame adds ``attempt_ns`` to the time, if there is a limit, and calls the function
+        next. So a number that cannot be added is an attempt that fails, at no cost without it.
+        """
+        self.failing = failing
+        if failing is not None:
+            self.attempt_ns, self.bounded = failing, True
 
     def bound(self, whole: float | None, attempt: float | None) -> None:
         """Set the limits of time, in seconds; ``None`` for none."""

@@ -1,7 +1,8 @@
 """``Policy``: what protects a call, as one value."""
 
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
@@ -394,6 +395,25 @@ class Policy:
             if value is not None
         )  # fmt: skip
         return f"Policy({self.name!r}{times}{', ' if inside else ''}{inside})"
+
+    @contextmanager
+    def forced(self, failing: Any) -> Iterator[None]:
+        """Let attempts fail inside the block; for ``outlast.testing.forced``.
+
+        Args:
+            failing: A number that raises when it is added to another, and knows what it raised.
+
+        Raises:
+            TypeError: A part is chosen by a key, so that there is no frame yet that could fail.
+        """
+        if self._keyed:
+            raise TypeError("forced: a part of this policy is chosen by a key; use Inject")
+        self._layers.force(failing)
+        try:
+            yield
+        finally:
+            self._layers.force(None)
+            self._layers.bound(self._timeout, self._attempt_timeout)
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -263,6 +263,11 @@ class RateLimit(Pace[Gcra]):
         return self.core.burst
 
     @property
+    def store(self) -> Any:
+        """Where processes share it; ``None`` for this process alone."""
+        return getattr(self.core, "store", None)
+
+    @property
     def most(self) -> int:
         """The largest ``cost`` of one call."""
         return self.core.burst

@@ -27,7 +27,9 @@ class Retry(Part):
         on: Exception class, tuple of classes, or a function that tells of an exception whether
             it is meant. Naming a foreign exception here says that the call may be repeated
             after it. ``CommandError`` (an answer) and ``InvariantError`` (our bug) are never
-            retried.
+            retried. A refusal by a part of the same policy (its breaker is open, its limit is
+            full) is meant only by ``RejectedError`` or a class of it, not by ``Exception`` or a
+            function. If a function raises, the error is not meant, and gets a note.
         attempts: Calls at most, the first included; ``None`` for no limit but the deadline.
         base: Widest wait before attempt 2, in seconds; see :class:`Backoff`.
         cap: Ceiling for any one wait, in seconds; see :class:`Backoff`.
@@ -36,7 +38,8 @@ class Retry(Part):
             cut. A callee's wish below the drawn wait changes nothing.
         repeat_indefinite: Also repeat after errors of outlast whose ``happened`` is
             ``"maybe"``. Only for calls that may take effect twice, or that are recognised
-            when repeated.
+            when repeated. Attempts that the policy's own ``attempt_timeout`` has cut off are
+            such; with ``idempotency=`` in the policy they are repeated without it.
         jitter: ``"full"``, ``"equal"``, ``"decorrelated"`` or ``"none"``; see :class:`Backoff`.
         factor: By which the widest wait grows each time.
         on_result: A function that tells of a result whether to call again. The last result is

@@ -1,11 +1,11 @@
 """Retrying from coroutines: the one retry loop of the library."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from outlast.kernel import InvariantError, World, current_deadline, current_world, happened
+from outlast.protect.core.note import add_note, set_mark
 from outlast.protect.core.retry import GiveUp
 from outlast.protect.events import RetryGaveUp, RetryScheduled
 from outlast.protect.retry import Retry
@@ -68,10 +68,9 @@ class Attempt:
         if isinstance(decision, GiveUp):
             if self.uncertain and happened(error) == "no":
                 # This attempt surely did nothing; the call may have, by an earlier one.
-                with suppress(AttributeError):
-                    error.happened = "maybe"  # type: ignore[attr-defined]
+                set_mark(error, "happened", "maybe")
             if self.number > 1:
-                error.add_note(f"after {self.number} attempts: {decision.reason}")
+                add_note(error, f"after {self.number} attempts: {decision.reason}")
             world.events.emit(
                 RetryGaveUp(
                     name=self._name, attempt=self.number, reason=decision.reason, error=shown

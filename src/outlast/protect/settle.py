@@ -78,7 +78,9 @@ def whole_is_up(plan: Plan, story: Story | None) -> DeadlineError | TooLateError
 
 def abandoned(plan: Plan, story: Story | None, error: BaseException) -> None:
     """Count a call that something else than an attempt has ended, such as a hook that raised."""
-    (story or Story(plan, 0)).ended(error, True, answered=False)
+    story = story or Story(plan, 0)
+    story.ended(error, True, answered=False)
+    story.close()
 
 
 def call_first(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

@@ -13,8 +13,9 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from outlast.host import HostClock
 from outlast.kernel import InvariantError, current_world
@@ -102,25 +103,17 @@ class Shared:
         with self._lock:
             if self._thread is not None:
                 return
+            # It keeps nobody alive: where nobody shares anything any more, it ends.
+            gate = self._gate
+            me = ref(self, lambda _: _open(gate))
             self._thread = threading.Thread(
-                target=self._work, args=(self._gate,), name="outlast-shared", daemon=True
+                target=_work, args=(me, gate), name="outlast-shared", daemon=True
             )
             self._thread.start()
 
-    def _work(self, gate: "threading.Lock") -> None:
-        while not self._ending and gate is self._gate:
-            self.sync()
-            world = current_world()
-            # Processes that started together do not come together.
-            share = 800 + world.prng.below(401)
-            world.clock.wait(gate, self.store.interval * share / 1000)
-
     def wake(self) -> None:
         """Let the thread come now; without a thread nothing happens."""
-        try:
-            self._gate.release()
-        except RuntimeError:
-            return  # it has been woken already
+        _open(self._gate)
 
     def later(self, send: Callable[[], None]) -> None:
         """Let the thread do ``send`` soon; without a thread it is done here and now."""
@@ -218,6 +211,25 @@ class Shared:
             clients = list(self._clients)
         for client in clients:
             client.forked()
+
+
+def _open(gate: "threading.Lock") -> None:
+    with suppress(RuntimeError):  # it is open already
+        gate.release()
+
+
+def _work(me: "ref[Shared]", gate: "threading.Lock") -> None:
+    """Look after the links of one store, in a thread, until it is closed or forgotten."""
+    while True:
+        shared = me()
+        if shared is None or shared._ending or gate is not shared._gate:
+            return
+        shared.sync()
+        world = current_world()
+        # Processes that started together do not come together.
+        seconds = shared.store.interval * (800 + world.prng.below(401)) / 1000
+        del shared
+        world.clock.wait(gate, seconds)
 
 
 def shared_of(store: Any) -> Shared:

@@ -8,6 +8,7 @@ from outlast.kernel import current_world
 from outlast.protect.core.fleet import FleetRules, Lease, View
 from outlast.protect.core.fleet_node import AdoptOpen, FleetNode
 from outlast.protect.shared import Lost, Shared
+from outlast.protect.shared_key import store_name
 
 if TYPE_CHECKING:
     from outlast.protect.breaker import CircuitBreaker
@@ -33,11 +34,15 @@ class SharedBreaker:
     """The link between one breaker and the record that the fleet has of it.
 
     A breaker without a name is not shared: its policy or its maker has to give it one.
+
+    Attributes:
+        key: For which key of a ``Keyed`` the breaker is, as a digest; empty if for none.
     """
 
-    __slots__ = ("__weakref__", "_breaker", "_lock", "_node", "_shared")
+    __slots__ = ("__weakref__", "_breaker", "_lock", "_node", "_shared", "key")
 
     def __init__(self, shared: Shared, breaker: "CircuitBreaker") -> None:
+        self.key = ""
         self._shared = shared
         self._breaker = breaker
         self.forked()
@@ -49,6 +54,11 @@ class SharedBreaker:
         self._node = FleetNode(
             report_every_ns=every_ns * _REPORT_TTL_INTERVALS // 3, ask_every_ns=every_ns // 5
         )
+
+    @property
+    def store_name(self) -> str:
+        """The name of the record; empty if there is none."""
+        return store_name(self._breaker.name, self.key)
 
     @property
     def following(self) -> bool:
@@ -83,17 +93,15 @@ class SharedBreaker:
         shared, node = self._shared, self._node
         with self._lock:
             following, epoch, may_ask = node.following, node.epoch, node.may_ask(now_ns)
-        if not following or not self._breaker.name:
+        name = self.store_name
+        if not following or not name:
             return LOCAL
         if not may_ask:
             return None
         ttl_ms = max(1, round(self._breaker.probe_timeout * 1000))
         lease = shared.ask(
-            partial(
-                shared.store.lease_probe, self._breaker.name, shared.node, epoch, ttl_ms,
-                self.rules(),
-            )
-        )  # fmt: skip
+            partial(shared.store.lease_probe, name, shared.node, epoch, ttl_ms, self.rules())
+        )
         if isinstance(lease, Lost):
             return LOCAL
         if lease is None:
@@ -118,7 +126,7 @@ class SharedBreaker:
     def sync(self) -> None:
         """Report if something is due, and follow what the fleet says."""
         breaker, shared, node = self._breaker, self._shared, self._node
-        name = breaker.name
+        name = self.store_name
         if not name:
             return
         if not node.epoch:
@@ -143,9 +151,9 @@ class SharedBreaker:
 
     def leave(self) -> None:
         """Take back what this node reported."""
-        if self._breaker.name:
-            store = self._shared.store
-            self._shared.ask(partial(store.leave, self._breaker.name, self._shared.node))
+        name = self.store_name
+        if name:
+            self._shared.ask(partial(self._shared.store.leave, name, self._shared.node))
 
     def _look(self, name: str) -> None:
         view = self._shared.ask(partial(self._shared.store.view, name))

@@ -11,6 +11,7 @@ from outlast.protect.core.budget import MICRO, BudgetRules, Span
 from outlast.protect.core.rate import Gcra
 from outlast.protect.core.shares import Taken
 from outlast.protect.shared import Lost, Shared, share_budget, share_rate
+from outlast.protect.shared_key import no_name, store_name
 
 _MS: Final = 1_000_000
 _NS: Final = 1_000_000_000
@@ -197,26 +198,37 @@ class SharedGcra(Gcra):
 
     Args:
         local: The settings.
+        store: Where processes share it.
         link: Where slots come from.
-        name: Reads the name of the rate; one without a name is not shared.
+        name: Reads the name of the rate.
+
+    Attributes:
+        key: For which key of a ``Keyed`` it is, as a digest; empty if for none.
     """
 
-    __slots__ = ("_link", "_name")
+    __slots__ = ("_link", "_name", "key", "store")
 
-    def __init__(self, local: Gcra, link: SharedRate, name: Callable[[], str]) -> None:
+    def __init__(self, local: Gcra, store: Any, link: SharedRate, name: Callable[[], str]) -> None:
         super().__init__(local.guard, local.rate_micro, local.per_ns, local.burst)
+        self.store = store
+        self.key = ""
         self._link = link
         self._name = name
 
     def reserve(self, now_ns: int, max_wait_ns: int, cost: int = 1) -> int:
-        """Take slots of all processes; as ``Gcra.reserve``."""
+        """Take slots of all processes; as ``Gcra.reserve``.
+
+        Raises:
+            ConfigError: Definite. It has no name under which processes could share it.
+        """
         name = self._name()
-        taken = None
-        if name:
-            taken = self._link.reserve(
-                name, now_ns, interval_ns=-(-self.per_ns * MICRO // self.rate_micro),
-                burst=self.burst, max_wait_ns=max_wait_ns, cost=cost,
-            )  # fmt: skip
+        if not name:
+            raise no_name("RateLimit")
+        taken = self._link.reserve(
+            store_name(name, self.key), now_ns,
+            interval_ns=-(-self.per_ns * MICRO // self.rate_micro),
+            burst=self.burst, max_wait_ns=max_wait_ns, cost=cost,
+        )  # fmt: skip
         if taken is None:
             return super().reserve(now_ns, max_wait_ns, cost)
         return taken.wait_ns if taken.granted else -taken.wait_ns
@@ -227,7 +239,7 @@ class SharedGcra(Gcra):
 
     def give_back(self, due_ns: int, cost: int = 1) -> bool:
         """Take slots back: another call of this process can have them."""
-        if not self._name() or self._link.lost:
+        if self._link.lost:
             return super().give_back(due_ns, cost)
         self._link.give_back(due_ns, cost)
         return True
@@ -242,20 +254,27 @@ class SharedBudgetRules(BudgetRules):
     Args:
         local: The settings.
         store: Where tokens come from.
-        name: Reads the name of the budget; one without a name is not shared.
+        name: Reads the name of the budget.
     """
 
-    __slots__ = ("_earned_micro", "_link", "_name")
+    __slots__ = ("_earned_micro", "_link", "_name", "store")
 
     def __init__(self, local: BudgetRules, store: Any, name: Callable[[], str]) -> None:
         self._earned_micro = 0
         super().__init__(local.guard, local.ratio_micro, local.floor_micro, local.window_ns)
         self._name = name
+        self.store = store
         self._link = share_budget(store, name, self._bounds, self._earned)
 
     def ask(self, now_ns: int) -> bool:
-        """Return whether one extra attempt is granted; as ``BudgetRules.ask``."""
-        granted = self._link.try_spend() if self._name() else None
+        """Return whether one extra attempt is granted; as ``BudgetRules.ask``.
+
+        Raises:
+            ConfigError: Definite. It has no name under which processes could share it.
+        """
+        if not self._name():
+            raise no_name("Budget")
+        granted = self._link.try_spend()
         if granted is None:
             return super().ask(now_ns)
         with self.guard:
@@ -291,4 +310,4 @@ class SharedBudgetRules(BudgetRules):
 
 def shared_gcra(local: Gcra, store: Any, name: Callable[[], str]) -> SharedGcra:
     """Return ``local`` shared by processes, for ``RateLimit(store=…)``."""
-    return SharedGcra(local, share_rate(store), name)
+    return SharedGcra(local, store, share_rate(store), name)

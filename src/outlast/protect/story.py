@@ -4,7 +4,7 @@ Frames for threads and for coroutines come here with each error, so that what fo
 written once: settling the breaker, deciding about another attempt, telling of it.
 """
 
-from contextlib import suppress
+from collections.abc import Iterator
 from contextvars import ContextVar, Token
 from typing import Any, Final
 
@@ -21,11 +21,13 @@ from outlast.kernel import (
 from outlast.protect.call import CallInfo, current_call_var
 from outlast.protect.core.breaker import Ticket
 from outlast.protect.core.classify import retry_after
-from outlast.protect.core.retry import GiveUp
+from outlast.protect.core.filter import names
+from outlast.protect.core.note import add_note, get_mark, set_mark, shown, sign, signed
+from outlast.protect.core.retry import MAY_HAVE_HAPPENED, GiveUp
 from outlast.protect.plan import Plan
 
 _NS: Final = 1_000_000_000
-_CHAIN_MAX: Final = 16
+_LOOKED_AT_MAX: Final = 64
 OVER: Final = -1
 """No attempt follows."""
 
@@ -37,7 +39,10 @@ GAVE_UP: Final = [0]
 what an exception says of its retries counts only if it was said since. The same object may be
 raised by many calls."""
 
-_NOTES_MAX: Final = 16
+
+_NOT_REPEATED: Final = (
+    "not repeated: the call may have happened; repeat_indefinite=True if it may be repeated"
+)
 
 
 class Story:
@@ -52,14 +57,15 @@ class Story:
         attempt: Number of the attempt under way.
         counted: Whether its end was counted.
         delay_ns: The wait before it.
+        failed_as: The last error that was not a refusal by a part of the policy, as a line.
         ran: Whether the function was called in any attempt.
         uncertain: Whether any attempt may have had an effect.
         world: In which the call is made.
     """
 
     __slots__ = (
-        "_call", "_plan", "_since", "_token", "attempt", "counted", "delay_ns", "ran",
-        "uncertain", "world",
+        "_call", "_failure", "_plan", "_since", "_token", "attempt", "counted", "delay_ns",
+        "failed_as", "ran", "uncertain", "world",
     )  # fmt: skip
 
     def __init__(self, plan: Plan, since: int, call: CallInfo | None = None) -> None:
@@ -67,6 +73,8 @@ class Story:
         self._since = since
         self._call = call or current_call_var.get()
         self._token: Token[CallInfo | None] | None = None
+        self._failure: Exception | None = None
+        self.failed_as = ""
         self.world: World = current_world()
         self.attempt = 1
         self.counted = False
@@ -97,15 +105,20 @@ class Story:
         """
         world = self.world
         now_ns = world.clock.monotonic_ns()
+        failing = self._plan.failing
+        ran = ran or (failing is not None and failing.raised(error))
         self.ran = self.ran or ran
         self._settle(error, ticket, now_ns - started_ns if started_ns else 0, now_ns, ran)
         if not isinstance(error, Exception):
             return OVER
         if ran:
             self.uncertain = self.uncertain or happened(error) == "maybe"
-            if self._plan.learns:
+            ours = self._plan.wraps and isinstance(error, RejectedError)  # a part further in
+            if self._plan.learns and not ours:
                 self._plan.rate.heard(error, started_ns or None)  # type: ignore[union-attr]
         if self._plan.retry is None:
+            if not ran and isinstance(error, RejectedError):
+                sign(error, self._plan.tally.timed_out)  # a retry may stand further out
             self.ended(error, ran)
             return OVER
         return self._decide(error, now_ns, ran, last)
@@ -137,7 +150,7 @@ class Story:
         self._plan.tally.retried()
 
     def announce(self) -> None:
-        """Let what is called from now on know the attempt, until :meth:`close`."""
+        """Let what is called from now on know the attempt, until :meth:`withdraw`."""
         call = self._call
         first = 1 if call is None else call.attempt
         info = CallInfo(
@@ -157,6 +170,11 @@ class Story:
         self.announce()
 
     def close(self) -> None:
+        """The call has ended."""
+        self._failure = None  # this object is in the frames of its traceback
+        self.withdraw()
+
+    def withdraw(self) -> None:
         """What was announced holds no longer."""
         token, self._token = self._token, None
         if token is not None:
@@ -200,6 +218,7 @@ class Story:
         retry = self._plan.retry
         world = self.world
         decision: Any = self._collapsed()
+        refused = self._is_refusal(error, ran)
         if decision is None and retry is not None:
             already = _retried(error, self._since) if retry.nested == "collapse" else 0
             if already:
@@ -213,14 +232,41 @@ class Story:
                     prng=world.prng,
                     previous_ns=self.delay_ns,
                     asked=retry_after(error, world.clock.wall_ns()),
+                    **({"recognised": True} if self._is_recognised(error) else {}),
                 )
+            if (
+                refused
+                and not isinstance(decision, GiveUp)
+                and not names(retry.on, error, RejectedError)
+            ):
+                decision = GiveUp(f"the policy refuses, and on names no {type(error).__name__}")
         if last and not isinstance(decision, GiveUp):
             decision = GiveUp(last)
         delay_ns = self._taken(decision, now_ns, type(error).__name__)
         if delay_ns < 0:
             self._gave_up(error, decision)
+            if refused:
+                self._tell_failure(error)
             self.ended(error, ran)
+        elif not refused:
+            plan = self._plan
+            # Nobody keeps an error longer than it is needed.
+            self._failure = error if plan.wraps or not plan.admits else None
+            self.failed_as = shown(error)
         return delay_ns
+
+    def _is_refusal(self, error: Exception, ran: bool) -> bool:
+        """Whether a part of this policy has refused the attempt, here or in an inner frame."""
+        return isinstance(error, RejectedError) and (
+            not ran or signed(error, self._plan.tally.timed_out)
+        )
+
+    def _is_recognised(self, error: Exception) -> bool:
+        """Whether a limit of this policy has cut off an attempt that can be told from others."""
+        plan = self._plan
+        return (
+            plan.keyed and isinstance(error, DeadlineError) and signed(error, plan.tally.timed_out)
+        )
 
     def _collapsed(self) -> GiveUp | None:
         """Why no repeat is made at all: somebody further out repeats."""
@@ -256,14 +302,24 @@ class Story:
     def _gave_up(self, error: Exception, decision: Any) -> None:
         if self.uncertain and happened(error) == "no":
             # This attempt surely did nothing; the call may have, by an earlier one.
-            with suppress(AttributeError):
-                error.happened = "maybe"  # type: ignore[attr-defined]
+            set_mark(error, "happened", "maybe")
+        reason = decision.reason if isinstance(decision, GiveUp) else "the budget is used up"
         if self.attempt > 1:
-            reason = decision.reason if isinstance(decision, GiveUp) else "the budget is used up"
-            _add_note(error, f"after {self.attempt} attempts: {reason}")
+            add_note(error, f"after {self.attempt} attempts: {reason}")
             GAVE_UP[0] += 1
-            with suppress(AttributeError):
-                setattr(error, RETRIED, (self.attempt, GAVE_UP[0]))
+            set_mark(error, RETRIED, (self.attempt, GAVE_UP[0]))
+        elif reason is MAY_HAVE_HAPPENED and self._plan.retry.attempts != 1:  # type: ignore[union-attr]
+            add_note(error, _NOT_REPEATED)
+
+    def _tell_failure(self, error: Exception) -> None:
+        """Say on a refusal, with which a call ends, how the attempts before it have failed."""
+        failure = self._failure
+        if self.failed_as:
+            add_note(error, f"the last attempt that was made failed: {self.failed_as}")
+        if failure is None or error.__context__ is not None:
+            return
+        if all(seen is not error for seen in _seen_in(failure)):
+            error.__context__ = failure
 
 
 class Replay:
@@ -296,24 +352,28 @@ class Replay:
         return await self.function(*args, **kwargs)
 
 
-def _retried(error: BaseException | None, since: int) -> int:
+def _retried(error: BaseException, since: int) -> int:
     """Return how many attempts an inner policy has made of what ended in ``error``; 0 if none."""
-    for _ in range(_CHAIN_MAX):
-        if error is None:
-            return 0
-        match getattr(error, RETRIED, None):
+    for seen in _seen_in(error):
+        match get_mark(seen, RETRIED):
             case (int(attempts), int(number)) if number > since:
                 return attempts
-        error = error.__cause__ or error.__context__
     return 0
 
 
-def _add_note(error: Exception, note: str) -> None:
-    """Add ``note`` unless it is there: the same object may be raised again and again."""
-    notes = getattr(error, "__notes__", ())
-    if note not in notes and len(notes) < _NOTES_MAX:
-        with suppress(AttributeError, TypeError):
-            error.add_note(note)
+def _seen_in(error: BaseException) -> Iterator[BaseException]:
+    """Yield ``error``, what it came from, and what is in groups among these; not without end."""
+    waiting: list[BaseException] = [error]
+    for _ in range(_LOOKED_AT_MAX):
+        if not waiting:
+            return
+        seen = waiting.pop()
+        yield seen
+        if isinstance(seen, BaseExceptionGroup):
+            waiting.extend(seen.exceptions[:_LOOKED_AT_MAX])
+        before = seen.__context__ if seen.__cause__ is None else seen.__cause__
+        if before is not None:
+            waiting.append(before)
 
 
 def put_back(variable: ContextVar[Any], token: Token[Any]) -> None:
@@ -365,6 +425,10 @@ def time_is_up(plan: Plan, part: str, limit_ns: int, ran: bool) -> DeadlineError
     event = DeadlinePassed(name=plan.name, part=part, seconds=seconds)
     current_world().events.emit(event)
     name = f"{plan.name}: " if plan.name else ""
+    late: DeadlineError | TooLateError
     if ran:
-        return DeadlineError(f"{name}{part} of {seconds:g} s passed")
-    return TooLateError(f"{name}{part} of {seconds:g} s passed before it began")
+        late = DeadlineError(f"{name}{part} of {seconds:g} s passed")
+    else:
+        late = TooLateError(f"{name}{part} of {seconds:g} s passed before it began")
+    sign(late, plan.tally.timed_out)
+    return late

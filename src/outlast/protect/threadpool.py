@@ -24,6 +24,7 @@ from outlast.kernel import (
 from outlast.protect.beside import Crew
 from outlast.protect.bulkhead import Bulkhead
 from outlast.protect.checks import DAY, check_number, check_whole
+from outlast.protect.core.note import sign
 from outlast.protect.forked import tell_of_forks
 from outlast.protect.kinds import check_function, kind_of
 from outlast.protect.part import Part
@@ -408,9 +409,12 @@ class Hard(ThreadBulkhead):
 
             try:
                 return self.run(run, seconds=self.seconds)
-            except DeadlineError:
+            except (DeadlineError, RejectedError) as error:
                 if not ended:
-                    timed_out()
+                    # The pool has made it, and not the function.
+                    sign(error, timed_out)
+                    if isinstance(error, DeadlineError):
+                        timed_out()
                 raise
 
         return bounded

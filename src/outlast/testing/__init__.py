@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from outlast.testing import broken, campaign, histories, log_suite
+    from outlast.testing.forcing import forced, forced_open
     from outlast.testing.machine import MachineCheckError, check_machine
     from outlast.testing.virtual import VirtualTime, virtual_time
 
@@ -16,6 +17,8 @@ _NAMES: dict[str, str] = {
     "MachineCheckError": "machine",
     "VirtualTime": "virtual",
     "check_machine": "machine",
+    "forced": "forcing",
+    "forced_open": "forcing",
     "virtual_time": "virtual",
 }
 
@@ -25,6 +28,8 @@ __all__ = [
     "broken",
     "campaign",
     "check_machine",
+    "forced",
+    "forced_open",
     "histories",
     "log_suite",
     "virtual_time",

@@ -7,6 +7,7 @@ imports pytest and nothing else of weight; the simulator is loaded when somethin
 import re
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -186,6 +187,22 @@ def virtual_time(request: pytest.FixtureRequest) -> 'Generator["VirtualTime", No
     request.node.stash[_CLOCK] = clock
     yield clock
     clock.close()
+
+
+@pytest.fixture
+def force_open() -> "Generator[Callable[..., None], None, None]":
+    """Open circuits until the end of the test: ``force_open("rates", breaker)``.
+
+    Takes names of policies, policies and breakers, as ``outlast.testing.forced_open`` does.
+    """
+    with ExitStack() as stack:
+
+        def force(*targets: Any) -> None:
+            from outlast.testing.forcing import forced_open
+
+            stack.enter_context(forced_open(*targets))
+
+        yield force
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,16 +3,30 @@
 from collections.abc import Callable
 
 from outlast.kernel import ConfigError
+from outlast.protect.core.note import add_note, shown
 
 ErrorFilter = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
 """Exception classes, or a plain function that tells of one exception whether it is meant."""
 
 
-def matches(meant: ErrorFilter, error: Exception) -> bool:
-    """Whether ``error`` is meant."""
+def matches(meant: ErrorFilter, error: Exception, *, otherwise: bool = False) -> bool:
+    """Whether ``error`` is meant; ``otherwise`` if a function raises when it is asked.
+
+    Then a note on ``error`` says so: it is what the caller is to see, and not the other one.
+    """
     if isinstance(meant, type | tuple):
         return isinstance(error, meant)
-    return bool(meant(error))
+    try:
+        return bool(meant(error))
+    except Exception as raised:
+        name = getattr(meant, "__qualname__", type(meant).__name__)
+        add_note(error, f"{name} was asked about this error and raised {shown(raised)}")
+        return otherwise
+
+
+def names(meant: ErrorFilter, error: Exception, family: type[Exception]) -> bool:
+    """Whether ``error`` is meant by a class that is ``family`` or derives from it."""
+    return any(issubclass(named, family) and isinstance(error, named) for named in classes(meant))
 
 
 def classes(meant: ErrorFilter) -> tuple[type[BaseException], ...]:

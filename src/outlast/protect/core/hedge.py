@@ -5,10 +5,10 @@ Scale", 2013). An attempt that fails does not lose the call while another runs. 
 at once: an answer of the other side, which another attempt would only repeat.
 """
 
-from contextlib import suppress
 from typing import Literal
 
 from outlast.kernel.errors import happened
+from outlast.protect.core.note import add_note, set_mark
 
 Next = Literal["wait", "start", "end"]
 
@@ -93,9 +93,8 @@ class Sides:
             error = self._errors[number]
         for other, raised in sorted(self._errors.items()):
             if raised is not error:
-                error.add_note(f"hedge: attempt {other + 1} failed too: {type(raised).__name__}")
+                add_note(error, f"hedge: attempt {other + 1} failed too: {type(raised).__name__}")
         doubt = self.running or any(happened(each) != "no" for each in self._errors.values())
         if self.started > 1 and doubt and happened(error) == "no":
-            with suppress(AttributeError):
-                error.happened = "maybe"  # type: ignore[attr-defined]
+            set_mark(error, "happened", "maybe")
         return error

@@ -26,7 +26,12 @@ class Finding(NamedTuple):
 
 
 Described = Mapping[str, Any]
-_REJECTIONS: Final = ("RejectedError", "CircuitOpenError", "BulkheadFullError", "OutlastError")
+_REFUSALS: Final = ("RejectedError", "CircuitOpenError")
+"""What a breaker raises; broader classes, such as ``Exception``, do not mean it."""
+_CUT_OFF: Final = (
+    "DeadlineError", "IndefiniteError", "OutlastError", "TimeoutError", "OSError", "Exception",
+)  # fmt: skip
+"""What an attempt that was cut off raises, and what that is."""
 
 
 def findings(described: Described, order: Sequence[str]) -> list[Finding]:
@@ -53,6 +58,12 @@ def _names(value: Any) -> list[str]:
     return [str(name).rpartition(".")[2] for name in listed]
 
 
+def _repeats_doubtful(described: Described) -> bool:
+    """Whether attempts that may have happened are repeated, as those that were cut off."""
+    retry = described.get("retry") or {}
+    return bool(retry.get("repeat_indefinite")) or "idempotency" in described
+
+
 def _times(described: Described) -> Iterator[Finding]:
     whole, attempt = described.get("timeout"), _attempt(described)
     retry = described.get("retry")
@@ -69,9 +80,15 @@ def _times(described: Described) -> Iterator[Finding]:
             "warning",
             f"one attempt that hangs uses up the whole timeout of {whole:g} s, and no retry "
             "follows",
-            "give an attempt_timeout",
+            "give an attempt_timeout"
+            if _repeats_doubtful(described)
+            else "give an attempt_timeout, and repeat_indefinite=True or idempotency= if the call "
+            "may be repeated",
         )
+    yield from _cut_off(described, attempt)
     if whole is None or attempt is None or retry is None or retry.get("attempts") is None:
+        return
+    if not _repeats_doubtful(described):
         return
     needed = attempt * retry["attempts"]
     if attempt < whole < needed:
@@ -81,6 +98,22 @@ def _times(described: Described) -> Iterator[Finding]:
             f"{retry['attempts']} attempts of {attempt:g} s need {needed:g} s and timeout is "
             f"{whole:g} s: if all of them hang, the last ones are not made",
             "this is fine if they usually fail sooner",
+        )
+
+
+def _cut_off(described: Described, attempt: float | None) -> Iterator[Finding]:
+    retry = described.get("retry")
+    if attempt is None or retry is None or _repeats_doubtful(described):
+        return
+    meant = [name for name in _names(retry.get("on")) if name in _CUT_OFF]
+    if meant:
+        yield Finding(
+            "attempt-timeouts-not-retried",
+            "warning",
+            f"retry names {meant[0]}, but an attempt that is cut off after {attempt:g} s may have "
+            "happened, and is not repeated",
+            "give repeat_indefinite=True if the call may be repeated, or idempotency= if a repeat "
+            "is recognised",
         )
 
 
@@ -95,7 +128,7 @@ def _retries(described: Described) -> Iterator[Finding]:
             "attempts=None without a timeout goes on for ever unless the caller sets a deadline",
             "give a timeout, or a number of attempts",
         )
-    refused = [name for name in _names(retry.get("on")) if name in _REJECTIONS]
+    refused = [name for name in _names(retry.get("on")) if name in _REFUSALS]
     if refused and "breaker" in described:
         yield Finding(
             "retry-of-refusals",

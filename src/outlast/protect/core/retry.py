@@ -27,6 +27,9 @@ _NS: Final = 1_000_000_000
 Jitter = Literal["full", "equal", "decorrelated", "none"]
 JITTERS: Final = ("full", "equal", "decorrelated", "none")
 
+MAY_HAVE_HAPPENED: Final = "the call may have happened, and repeat_indefinite is not set"
+"""Why an attempt is not repeated that a limit of time has cut off, for one."""
+
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
@@ -223,6 +226,7 @@ class RetryRules:
         prng: Prng,
         previous_ns: int = 0,
         asked: float | None = None,
+        recognised: bool = False,
     ) -> RetryAfter | GiveUp:
         """Decide what follows a failed attempt.
 
@@ -234,8 +238,9 @@ class RetryRules:
             prng: Where the wait is drawn from.
             previous_ns: The wait before this attempt; 0 before the first.
             asked: Seconds after which the callee wants to be called again, if it said so.
+            recognised: Whether the callee knows a repeat from a second call, by its key.
         """
-        reason = self._refuses(error)
+        reason = self._refuses(error, recognised)
         if reason is not None:
             return GiveUp(reason)
         if asked is None and isinstance(error, RejectedError):
@@ -266,7 +271,7 @@ class RetryRules:
             return GiveUp(f"the next wait of {delay_ns / _NS:.3f} s does not fit in {left:.3f} s")
         return RetryAfter(delay_ns)
 
-    def _refuses(self, error: BaseException) -> str | None:
+    def _refuses(self, error: BaseException, recognised: bool) -> str | None:
         if not isinstance(error, Exception):
             return f"{type(error).__name__} is not a failure of the call"
         if isinstance(error, (CommandError, InvariantError)):
@@ -276,6 +281,8 @@ class RetryRules:
         if isinstance(error, OutlastError) and error.happened != "no":
             if error.happened == "yes":
                 return "the call has happened"
+            if recognised:
+                return None
             if not self.repeat_indefinite:
-                return "the call may have happened, and repeat_indefinite is not set"
+                return MAY_HAVE_HAPPENED
         return None

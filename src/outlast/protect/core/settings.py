@@ -26,7 +26,7 @@ PARTS: Final[Mapping[str, Mapping[str, str]]] = {
     "rate": {
         "": "rate:RateLimit",
         "window": "rate:SlidingWindow",
-        "adaptive": "rate:AdaptiveRate",
+        "adaptive": "adaptive_rate:AdaptiveRate",
     },
     "limit": {
         "": "bulkhead:Bulkhead",
@@ -60,7 +60,12 @@ class Setting(NamedTuple):
 
     def wrong(self, what: str) -> ConfigError:
         """Return the error that names the key and the value; ``what`` says what is right."""
-        return ConfigError(f"{self.said}: {self.key} is {shown(self.value)}; {what}")
+        return ConfigError(f"{self.said}: {self.key} is {self.shown}; {what}")
+
+    @property
+    def shown(self) -> str:
+        """The value for a message; not that of a store, in whose url a password may stand."""
+        return "…" if "store" in self.path else shown(self.value)
 
     @property
     def said(self) -> str:
@@ -322,6 +327,6 @@ def rename(message: str, cls: str, settings: Iterable[Setting]) -> str:
         name = setting.path[-1]
         if text == name or text.startswith((f"{name} ", f"{name}:")):
             return f"{setting.said}: {setting.key}{text[len(name) :]}"
-    keys = ", ".join(f"{setting.key} = {shown(setting.value)}" for setting in given)
+    keys = ", ".join(f"{setting.key} = {setting.shown}" for setting in given)
     said = given[0].said if given else "configure"
     return f"{said}: {keys}: {text}"

@@ -18,6 +18,7 @@ from outlast.state.core.reply import COMMAND_ERROR, OK, Reply, decode_reply_erro
 
 WINDOW_MAX = 256
 
+
 class Request:
     """One request through all its attempts."""
 
