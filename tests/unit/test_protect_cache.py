@@ -2,7 +2,9 @@
 
 import asyncio
 import threading
+import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from outlast.kernel import (
 from outlast.protect.cache import Cache
 from outlast.protect.core.cache import Shelf
 from outlast.protect.deadline import deadline
+from outlast.protect.policy import Policy
 from tests.support.beside import stage
 
 assert outlast.host
@@ -467,3 +470,84 @@ def test_settings_change_live_and_judge_what_is_kept() -> None:
 def test_a_wrong_setting_is_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"Cache: {next(iter(wrong))} is"):
         Cache(**wrong)
+
+
+# --- what those who wait have of it --------------------------------------------------------------
+
+
+def depth(error: BaseException) -> int:
+    return len(traceback.extract_tb(error.__traceback__))
+
+
+def test_an_error_that_many_waited_for_has_the_trace_of_one() -> None:
+    async def main() -> None:
+        source, depths = Source(1.0), set[int]()
+        source.error = OSError("down")
+        fetch = Cache().wrap_async(source.fetch, "p")
+
+        async def ask() -> None:
+            try:
+                await fetch(1)
+            except OSError as error:
+                depths.add(depth(error))
+
+        await asyncio.gather(*(ask() for _ in range(300)))
+        assert source.calls == 1
+        assert max(depths) < 12
+
+    sim.run(main)
+
+
+def test_each_thread_that_waited_sees_where_the_error_is_from() -> None:
+    go, cache, seen = threading.Event(), Cache(), list[BaseException]()
+
+    def fail(_: int) -> None:
+        go.wait(5)
+        raise OSError("down")
+
+    read = cache.wrap_blocking(fail, "p")
+
+    def ask() -> None:
+        try:
+            read(1)
+        except OSError as error:
+            seen.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    go.set()
+    for thread in threads:
+        thread.join(5)
+    assert len(seen) == 8
+    last = seen[-1]
+    assert "fail" in {frame.name for frame in traceback.extract_tb(last.__traceback__)}
+    assert depth(last) < 12
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_a_timeout_begins_inside_of_the_cache_and_a_deadline_around_it(bounded: bool) -> None:
+    ended: list[float] = []
+
+    async def main() -> None:
+        source, loop = Source(3.0), asyncio.get_running_loop()
+        fetch = Policy("p", timeout=4.0, cache=Cache())(source.fetch)
+        leader = asyncio.ensure_future(fetch(1))
+        await asyncio.sleep(2.0)
+        source.seconds = 3.5
+        begun = loop.time()
+
+        async def wait() -> None:
+            with deadline(4.0) if bounded else nullcontext():
+                await fetch(1)
+
+        waits = asyncio.ensure_future(wait())
+        await asyncio.sleep(0.5)
+        leader.cancel()
+        await asyncio.wait([leader, waits])
+        assert isinstance(waits.exception(), DeadlineError) == bounded
+        ended.append(round(loop.time() - begun, 3))
+
+    sim.run(main)
+    # 0.5 s of waiting, and a fetch of 3.5 s that began then, with a time of its own.
+    assert ended == [4.0]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -87,6 +88,7 @@ def counted(
     idempotent: Idempotent, answer: Callable[[int], Any] = lambda number: number
 ) -> tuple[Callable[..., Any], list[int]]:
     runs: list[int] = []
+    idempotent.name = idempotent.name or "work"
 
     @idempotent
     def work(*args: Any) -> Any:
@@ -355,7 +357,7 @@ def test_settings_and_records_show() -> None:
 def test_no_room_for_more_work_in_flight_is_told_as_overload() -> None:
     with virtual_time():
         inner, _ = counted(Idempotent(MemoryRecords(capacity=1), key=lambda n: f"k{n}"))
-        only = Idempotent(MemoryRecords(capacity=1), key=lambda n: f"k{n}")
+        only = Idempotent(MemoryRecords(capacity=1), key=lambda n: f"k{n}", name="only")
 
         @only
         def outer(number: int) -> None:
@@ -463,7 +465,7 @@ def test_coroutines_that_repeat_at_once_run_once(remote: bool) -> None:
     async def main() -> None:
         runs: list[int] = []
 
-        @Idempotent(Remote() if remote else None)
+        @Idempotent(Remote() if remote else None, name="work")
         async def work() -> int:
             runs.append(1)
             await asyncio.sleep(5)
@@ -486,7 +488,7 @@ def test_coroutines_that_repeat_at_once_run_once(remote: bool) -> None:
 @pytest.mark.parametrize("remote", [False, True])
 def test_a_coroutine_renews_its_lease_while_it_runs(remote: bool) -> None:
     async def main() -> None:
-        @Idempotent(Remote() if remote else None, lease=9)
+        @Idempotent(Remote() if remote else None, lease=9, name="work")
         async def work() -> str:
             await asyncio.sleep(100)
             return "done"
@@ -509,7 +511,7 @@ def test_a_cancelled_coroutine_frees_its_key_at_once(remote: bool) -> None:
     async def main() -> None:
         runs: list[int] = []
 
-        @Idempotent(Remote() if remote else None)
+        @Idempotent(Remote() if remote else None, name="work")
         async def work() -> int:
             runs.append(1)
             if len(runs) == 1:
@@ -531,7 +533,7 @@ def test_one_that_is_cancelled_while_it_asks_the_store_leaves_the_key_free() -> 
     async def main() -> None:
         store = Remote()
 
-        @Idempotent(store)
+        @Idempotent(store, name="work")
         async def work() -> str:
             return "done"
 
@@ -551,7 +553,7 @@ def test_a_coroutine_raises_again_what_the_first_run_raised() -> None:
     async def main() -> None:
         store, runs = Remote(), []
 
-        @Idempotent(store)
+        @Idempotent(store, name="work")
         async def work(amount: int) -> None:
             runs.append(amount)
             raise CommandError("no money", amount)
@@ -577,7 +579,7 @@ def test_coroutines_go_on_with_a_store_that_is_down() -> None:
     async def main() -> None:
         store = Remote()
 
-        @Idempotent(store, lease=3)
+        @Idempotent(store, lease=3, name="work")
         async def work() -> str:
             store.down = True
             await asyncio.sleep(10)
@@ -587,5 +589,79 @@ def test_coroutines_go_on_with_a_store_that_is_down() -> None:
             assert await work() == "done"
             assert "renew" in store.calls
             assert await work() == "done"
+
+    sim.run(main)
+
+
+# --- what it decorates -----------------------------------------------------------------------
+
+
+class Work:
+    """An object that is called as a coroutine function is."""
+
+    def __init__(self, answer: int) -> None:
+        self.answer = answer
+
+    async def __call__(self) -> int:
+        await asyncio.sleep(1)
+        self.answer += 1
+        return self.answer
+
+
+async def add(left: int, right: int) -> int:
+    return left + right
+
+
+def test_objects_and_partials_are_done_once_as_what_they_are() -> None:
+    async def main() -> None:
+        work = Idempotent(name="work", key=lambda: "k")(Work(0))
+        assert [await work(), await work()] == [1, 1]
+        sums = Idempotent(name="sums", key=lambda n: f"{n}")(partial(add, 2))
+        assert [await sums(3), await sums(3), await sums(4)] == [5, 5, 6]
+
+    sim.run(main)
+
+
+@pytest.mark.parametrize("make", [lambda: add(1, 2), lambda: iter(x for x in "ab")])
+def test_what_can_be_used_only_once_is_no_outcome(make: Callable[[], Any]) -> None:
+    with virtual_time(), under("a"):
+        once = Idempotent(name="w")(make)
+        for _ in range(2):
+            with pytest.raises(TypeError, match=r"Idempotent: a .* can be used only once"):
+                once()
+
+
+def test_a_coroutine_function_that_returns_an_awaitable_is_refused() -> None:
+    async def twice() -> Any:
+        return add(1, 2)
+
+    async def main() -> None:
+        with under("a"), pytest.raises(TypeError, match="Idempotent: a coroutine can be used"):
+            await Idempotent(name="w")(twice)()
+
+    sim.run(main)
+
+
+@pytest.mark.parametrize("wrong", [staticmethod(add), Work, 5])
+def test_what_is_no_function_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError):
+        Idempotent(name="w")(wrong)
+
+
+@pytest.mark.parametrize("unnamed", [lambda: 1, partial(add, 1), Work(1)])
+def test_a_function_without_a_name_of_its_own_needs_one(unnamed: Any) -> None:
+    with pytest.raises(ConfigError, match=r"may be the name of several functions.*give name="):
+        Idempotent(MemoryRecords())(unnamed)
+    Idempotent(MemoryRecords(), name="w")(unnamed)
+    alone = Idempotent()
+    alone(unnamed)
+    with pytest.raises(ConfigError, match="give name="):
+        alone(unnamed)
+
+
+def test_a_function_with_a_name_of_its_own_needs_no_other() -> None:
+    async def main() -> None:
+        once = Idempotent(MemoryRecords(), key=lambda *_: "k")(add)
+        assert [await once(1, 2), await once(1, 2)] == [3, 3]
 
     sim.run(main)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from outlast.kernel import BulkheadFullError, CircuitOpenError, ConfigError, DeadlineError
-from outlast.protect import Bulkhead, CircuitBreaker, Keyed, Policy, Retry
+from outlast.protect import Bulkhead, CircuitBreaker, Keyed, Policy, RateLimit, Retry
 from tests.support.protected import Stage, play, stage
 
 
@@ -193,3 +193,20 @@ def test_a_forked_child_can_use_it_although_the_locks_were_held() -> None:
             os._exit(7 if ask("http://a/") == "http://a/" else 1)
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 7
+
+
+def test_how_many_breakers_are_in_each_state_and_how_many_permits_are_held_is_told() -> None:
+    with stage():
+        breakers = hosts()
+        assert breakers.snapshot() == {"keys": 0, "states": {}}
+        breakers.part("a").trip()
+        breakers.part("b").isolate()
+        breakers.part("c")
+        assert breakers.snapshot() == {"keys": 3, "states": {"CLOSED": 1, "OPEN": 2}}
+        limits = Keyed(lambda: Bulkhead(3), by=str)
+        for key in "aab":
+            limits.part(key).try_acquire()
+        assert limits.snapshot() == {"keys": 2, "in_flight": 3}
+        rates = Keyed(lambda: RateLimit(3), by=str)
+        rates.part("a")
+        assert rates.snapshot() == {"keys": 1}

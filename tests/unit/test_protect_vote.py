@@ -4,7 +4,9 @@ import asyncio
 import pickle
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -19,8 +21,11 @@ from outlast.kernel import (
     current_world,
 )
 from outlast.kernel.errors import NoMajorityError
-from outlast.protect.core.vote import Tally, majority
+from outlast.protect.core.vote import Tally, majority, told
 from outlast.protect.deadline import deadline
+from outlast.protect.kinds import kind_of
+from outlast.protect.policy import Policy
+from outlast.protect.retry import Retry
 from outlast.protect.vote import Vote
 from tests.support.beside import stage
 
@@ -238,3 +243,46 @@ def test_a_vote_that_is_won_is_not_hopeless_whatever_comes_later() -> None:
         tally.answered(member, answer, answer)
     assert not tally.hopeless
     assert tally.parties == (2, 1)
+
+
+def test_what_was_answered_is_told_in_words() -> None:
+    def after(count: int, answers: str) -> str:
+        tally = Tally(count, count)
+        for member, answer in enumerate(answers):
+            tally.answered(member, answer, answer)
+        return told(tally)
+
+    assert after(3, "abc") == "3 instances gave 3 different answers"
+    assert after(5, "aab") == "3 of 5 instances gave 2 different answers, at most 2 the same"
+    assert after(3, "aa") == "2 of 3 instances gave the same answer"
+    assert after(3, "a") == "1 of 3 instances answered"
+    assert after(3, "") == "none of 3 instances answered"
+
+
+@both
+def test_the_error_says_what_was_needed_and_who_was_not_heard(run: Run) -> None:
+    error = run((1, "a"), (2, "b"), (3, OSError()), (9, "c"))[0]
+    assert str(error).startswith(
+        "2 of 4 instances gave 2 different answers, 1 failed, 1 had not answered; 3 equal answers"
+    )
+
+
+def test_a_policy_protects_a_vote_as_the_kind_of_function_that_the_instances_are() -> None:
+    async def one(number: int) -> int:
+        return number
+
+    async def main() -> None:
+        policy = Policy("p", timeout=5.0, retry=Retry(on=OSError))
+        vote: Vote[[int], Any] = Vote([one, one], name="v")
+        for protected in (policy(vote), partial(policy.call, vote), policy(partial(vote))):
+            call: Any = protected
+            assert await call(3) == 3
+        assert policy.snapshot()["calls"]["succeeded"] == 3
+
+    sim.run(main)
+    assert Policy("q", timeout=5.0)(Vote([abs, abs]))(-2) == 2
+    assert kind_of(Vote([abs, abs])) == "blocking"
+
+
+def test_an_object_that_has_any_attribute_is_not_asked_for_its_kind() -> None:
+    assert kind_of(MagicMock()) == "blocking"

@@ -40,9 +40,10 @@ class Cache(Part):
     A *fresh* answer is returned at once. Otherwise one caller fetches it, and those who ask for
     the same meanwhile, in whatever thread or event loop, wait for that one call, each no longer
     than its own deadline. If the one who fetches is cancelled or out of time, one of those who
-    wait fetches in its place. If the call fails, the last answer is shown for ``stale``
-    seconds after it ceased to be fresh (RFC 5861, ``stale-if-error``); without one, all of them
-    see the error.
+    wait fetches in its place. The ``timeout`` of a policy begins inside of its cache: it bounds
+    the fetch, and not the wait for another's. If the call fails, the last answer is shown for
+    ``stale`` seconds after it ceased to be fresh (RFC 5861, ``stale-if-error``); without one,
+    all of them see the error.
 
     What is kept is what was returned, ``None`` and ``False`` included, and it is handed to all
     callers: treat it as read-only. Awaitables and generators can be used only once and are

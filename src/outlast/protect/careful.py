@@ -287,6 +287,7 @@ class StatusBreakers(Keyed[Any]):
         self.name = keyed.name
         self.by = keyed.by
         self.max_keys = keyed.max_keys
+        self.store = keyed.store
         self._gate = threading.Lock()
         self._known: OrderedDict[int, StatusBreaker] = OrderedDict()
         tell_of_forks(self)
@@ -301,6 +302,17 @@ class StatusBreakers(Keyed[Any]):
             while len(self._known) > self.max_keys:
                 self._known.popitem(last=False)
         return found
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings of the parts that stand behind."""
+        return self._keyed.describe()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the live state of the parts that stand behind."""
+        return self._keyed.snapshot()
+
+    def __len__(self) -> int:
+        return len(self._keyed)
 
     def forked(self) -> None:
         """This is the child of a fork: the lock is nobody's."""

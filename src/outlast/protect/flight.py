@@ -21,19 +21,8 @@ class Flight:
         disowned: Whether its key was forgotten meanwhile, so that the answer is not to be kept.
     """
 
-    __slots__ = (
-        "_answer",
-        "_error",
-        "_flights",
-        "_trace",
-        "disowned",
-        "ended",
-        "key",
-        "landed",
-        "task",
-        "thread",
-        "waiters",
-    )  # fmt: skip
+    __slots__ = ("_answer", "_error", "_flights", "_trace", "disowned", "ended", "key", "landed",
+                 "task", "thread", "waiters")  # fmt: skip
 
     def __init__(self, flights: "Flights", key: Hashable, task: Any) -> None:
         self.key = key
@@ -58,7 +47,7 @@ class Flight:
     def value(self) -> Any:
         """Return the answer of the leader, or raise its error."""
         if self._error is not None:
-            # Else each who raises it would add his own frames to those of all others.
+            # Otherwise everyone who raises it would add frames to those of all others.
             raise self._error.with_traceback(self._trace)
         return self._answer
 

@@ -1,7 +1,6 @@
 """Work that is done once for each idempotency key: the receiving half."""
 
 import functools
-import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, Literal, ParamSpec, TypeVar, cast
@@ -24,6 +23,7 @@ from outlast.protect.call import current_call
 from outlast.protect.core.codec import Codec, Json, Outcome, Raised, Returned, own, result_of
 from outlast.protect.core.idempotency import Answer, Begun, Done, InFlight, fingerprint_of
 from outlast.protect.headers import current_incoming
+from outlast.protect.kinds import check_function, check_lasting, kind_of
 from outlast.protect.sender import mint_key
 from outlast.protect.store.api import RecordStore
 from outlast.protect.store.records import MemoryRecords
@@ -86,16 +86,20 @@ class Idempotent:
         store_down: What to do when the store gives no answer: ``"local"`` keeps records in this
             process meanwhile, so that repeats sent to another one may run again; ``"refuse"``
             raises ``UnavailableError``.
-        name: Name in events, and the first part of every key in the store; the function's own
-            name by default.
+        name: Name in events, and the first part of every key in the store; by default the name
+            of the function, where that is its own: a lambda, a function within a function, a
+            ``partial`` or an object needs ``name`` beside ``store``.
 
     Raises:
-        ConfigError: An argument is out of range.
+        ConfigError: An argument is out of range; when it decorates, what it decorates needs a
+            name.
+        TypeError: It decorates a generator, or what it decorates returned something that can be
+            used only once: a generator, or something to await.
     """
 
     __slots__ = (
-        "_codec", "_errors", "_fingerprint", "_key", "_lease_ns", "_meanwhile",
-        "_store_down", "_ttl_ns", "name", "required", "store",
+        "_alone", "_codec", "_errors", "_fingerprint", "_key", "_labels", "_lease_ns",
+        "_meanwhile", "_store_down", "_ttl_ns", "name", "required", "store",
     )  # fmt: skip
 
     def __init__(
@@ -125,6 +129,8 @@ class Idempotent:
             message = f"Idempotent: store_down is {store_down!r}; it must be 'local' or 'refuse'"
             raise ConfigError(message)
         self.name = name
+        self._alone = store is None
+        self._labels: set[str] = set()
         self.store: RecordStore = MemoryRecords() if store is None else store
         self._meanwhile = MemoryRecords()  # keeps records while the store gives no answer
         self._ttl_ns = max(1, round(ttl * _NS))
@@ -140,12 +146,15 @@ class Idempotent:
         """Return ``function`` so that it is done once for each key.
 
         Raises:
-            TypeError: It is a generator: what was yielded cannot be given again.
+            TypeError: It is no function, or a generator: what was yielded cannot be given again.
+            ConfigError: It has no name of its own, so that another might get its outcomes.
         """
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        check_function(function)
+        kind = kind_of(function)
+        if kind.endswith("generator"):
             raise TypeError("Idempotent: a generator cannot be done once and replayed")
-        label = self.name or f"{function.__module__}.{function.__qualname__}"
-        if inspect.iscoroutinefunction(function):
+        label = self.name or self._label_of(function)
+        if kind == "async":
             work = cast("Callable[..., Awaitable[Any]]", function)
 
             @functools.wraps(function)
@@ -190,7 +199,7 @@ class Idempotent:
         if not isinstance(begun, Flight):
             return cast("R", result_of(begun))
         try:
-            value = function(*args, **kwargs)
+            value = check_lasting(function(*args, **kwargs), "Idempotent")
         except BaseException as error:
             self.settle(begun, Raised(error))
             raise
@@ -211,7 +220,7 @@ class Idempotent:
         if not isinstance(begun, Flight):
             return cast("R", result_of(begun))
         try:
-            value = await function(*args, **kwargs)
+            value = check_lasting(await function(*args, **kwargs), "Idempotent")
         except BaseException as error:
             await self.asettle(begun, Raised(error))
             raise
@@ -298,6 +307,19 @@ class Idempotent:
         }
 
     # --- inside ------------------------------------------------------------------------------
+
+    def _label_of(self, function: Callable[..., Any]) -> str:
+        """Return the name under which the outcomes of ``function`` are kept."""
+        name = getattr(function, "__qualname__", None)
+        label = f"{getattr(function, '__module__', '')}.{name or type(function).__qualname__}"
+        if name is None or "<" in name:  # <lambda>, <locals>: others may be called the same
+            if not self._alone or label in self._labels:
+                raise ConfigError(
+                    f"Idempotent: {label} may be the name of several functions, which would get "
+                    "each other's outcomes; give name=, of which each has its own"
+                )
+            self._labels.add(label)
+        return label
 
     def _key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         key = _sent_key() if self._key is None else self._key(*args, **kwargs)

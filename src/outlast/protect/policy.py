@@ -64,7 +64,7 @@ class Policy:
 
     Args:
         name: In events, metrics and settings; a policy with a name can be configured.
-        timeout: Seconds for the whole call, waits included.
+        timeout: Seconds for the whole call, waits included; with a cache, for the one who fetches.
         retry: When to call again.
         hedge: When to start a second attempt beside a slow one.
         breaker: When to stop calling for a while.

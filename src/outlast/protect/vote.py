@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from outlast.kernel import (
     CommandError,
@@ -18,11 +18,14 @@ from outlast.kernel import (
 from outlast.kernel.errors import NoMajorityError
 from outlast.protect.beside import Crew, side_by_side
 from outlast.protect.checks import DAY, check_ns, check_whole
-from outlast.protect.core.vote import Tally, majority
-from outlast.protect.kinds import kind_of
+from outlast.protect.core.vote import Tally, majority, told
+from outlast.protect.kinds import Kind, kind_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-class Vote:
+class Vote(Generic[P, R]):
     """Calls all instances side by side and returns the answer that ``quorum`` of them agree on.
 
     With a majority of ``n`` as the quorum, up to ``(n - 1) // 2`` instances may fail or lie in
@@ -63,7 +66,7 @@ class Vote:
 
     def __init__(
         self,
-        instances: Sequence[Callable[..., Any]],
+        instances: Sequence[Callable[P, R]],
         *,
         quorum: int | None = None,
         key: Callable[[Any], Any] | None = None,
@@ -72,7 +75,7 @@ class Vote:
         max_threads: int | None = None,
         name: str = "",
     ) -> None:
-        self.instances = tuple(instances)
+        self.instances: tuple[Callable[P, R], ...] = tuple(instances)
         count = len(self.instances)
         if count < 2 or not all(callable(instance) for instance in self.instances):
             raise ConfigError(
@@ -101,9 +104,15 @@ class Vote:
         self.votes = 0
         self.dissents = dict.fromkeys(self.names, 0)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Ask all instances; a coroutine if they are coroutine functions."""
-        return (self._ask_async if self._async else self._ask)(args, kwargs)
+        ask: Any = self._ask_async if self._async else self._ask
+        return ask(args, kwargs)  # type: ignore[no-any-return]
+
+    @property
+    def __outlast_kind__(self) -> Kind:
+        """As what a policy protects it: as the kind of function that the instances are."""
+        return "async" if self._async else "blocking"
 
     def describe(self) -> dict[str, Any]:
         """Return the settings."""
@@ -145,7 +154,8 @@ class Vote:
         tasks: dict[asyncio.Future[Any], int] = {}
         try:
             for number, instance in enumerate(self.instances):
-                tasks[asyncio.ensure_future(instance(*args, **kwargs))] = number
+                call: Any = instance(*args, **kwargs)
+                tasks[asyncio.ensure_future(call)] = number
             loop = asyncio.get_running_loop()
             until = None if self.timeout is None else loop.time() + self.timeout
             running = set(tasks)
@@ -172,7 +182,7 @@ class _Count:
 
     __slots__ = ("_errors", "_vote", "_world", "tally")
 
-    def __init__(self, vote: Vote, world: World) -> None:
+    def __init__(self, vote: Vote[..., Any], world: World) -> None:
         self._vote = vote
         self._world = world
         self._errors: dict[int, BaseException] = {}
@@ -228,11 +238,10 @@ class _Count:
         failed = {names[n]: type(error).__name__ for n, error in sorted(self._errors.items())}
         heard = {member for party in tally.members for member in party} | set(self._errors)
         unheard = tuple(name for number, name in enumerate(names) if number not in heard)
-        parties = " and ".join(map(str, tally.parties)) or "none"
-        told = f"of {tally.count} instances {parties} agree, {len(failed)} failed"
+        lost = f", {len(failed)} failed" if failed else ""
         late = f", {len(unheard)} had not answered" if unheard else ""
         error = NoMajorityError(
-            f"{told}{late}; {tally.quorum} equal answers are needed",
+            f"{told(tally)}{lost}{late}; {tally.quorum} equal answers are needed",
             parties=tally.parties, failed=failed, unheard=unheard,
         )  # fmt: skip
         if self._errors:

@@ -94,3 +94,23 @@ class Tally:
 def majority(count: int) -> int:
     """Return the least number that is more than half of ``count``."""
     return count // 2 + 1
+
+
+def told(tally: Tally) -> str:
+    """Return in words what the instances have answered; not the answers themselves.
+
+    >>> tally = Tally(3, 2)
+    >>> for member in range(3):
+    ...     tally.answered(member, member, member)
+    >>> told(tally)
+    '3 instances gave 3 different answers'
+    """
+    count, parties = tally.count, tally.parties
+    answers = sum(parties)
+    who = f"{count} instances" if answers == count else f"{answers} of {count} instances"
+    if answers < 2:
+        return f"{answers or 'none'} of {count} instances answered"
+    if len(parties) == 1:
+        return f"{who} gave the same answer"
+    alike = "" if parties[0] == 1 else f", at most {parties[0]} the same"
+    return f"{who} gave {len(parties)} different answers{alike}"
