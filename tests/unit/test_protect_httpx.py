@@ -429,14 +429,3 @@ def test_without_httpx_the_extra_is_named(kind: Kind, monkeypatch: pytest.Monkey
 def test_a_transport_shows_its_policy(kind: Kind) -> None:
     made: Any = HttpxTransport if kind == "blocking" else AsyncHttpxTransport
     assert "'shop'" in repr(made(patient(), Service(200)))
-
-
-def test_breakers_by_host_can_be_looked_at() -> None:
-    from outlast.protect import CircuitBreaker, Keyed
-    from outlast.protect.careful import StatusBreakers
-
-    behind = StatusBreakers(Keyed(lambda: CircuitBreaker(5, 30), by=str, name="hosts"))
-    behind.part("a")
-    assert behind.snapshot() == {"keys": 1, "states": {"CLOSED": 1}}
-    assert behind.describe()["keyed"] == "CircuitBreaker"
-    assert len(behind) == 1

@@ -9,6 +9,7 @@ import pytest
 
 from outlast.kernel import BulkheadFullError, CircuitOpenError, ConfigError, DeadlineError
 from outlast.protect import Bulkhead, CircuitBreaker, Keyed, Policy, RateLimit, Retry
+from outlast.protect.careful import StatusBreakers
 from tests.support.protected import Stage, play, stage
 
 
@@ -210,3 +211,11 @@ def test_how_many_breakers_are_in_each_state_and_how_many_permits_are_held_is_to
         rates = Keyed(lambda: RateLimit(3), by=str)
         rates.part("a")
         assert rates.snapshot() == {"keys": 1}
+
+
+def test_breakers_by_host_can_be_looked_at() -> None:
+    behind = StatusBreakers(Keyed(lambda: CircuitBreaker(5, 30), by=str, name="hosts"))
+    behind.part("a")
+    assert behind.snapshot() == {"keys": 1, "states": {"CLOSED": 1}}
+    assert behind.describe()["keyed"] == "CircuitBreaker"
+    assert len(behind) == 1
