@@ -68,18 +68,22 @@ class Forwarder:
     async def _serve(self, here: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
         self.count += 1
         host, port = self.to.rsplit(":", 1)
-        with contextlib.suppress(OSError):
-            there, out = await asyncio.open_connection(host, int(port))
-            await asyncio.gather(_pour(here, out), _pour(there, back), return_exceptions=True)
-        back.close()
+        try:
+            with contextlib.suppress(OSError):
+                there, out = await asyncio.open_connection(host, int(port))
+                await asyncio.gather(_pour(here, out), _pour(there, back), return_exceptions=True)
+        finally:
+            back.close()
 
 
 async def _pour(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await source.read(65536):
-            target.write(data)
-            await target.drain()
-    target.close()
+    try:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65536):
+                target.write(data)
+                await target.drain()
+    finally:
+        target.close()
 
 
 class Files:
