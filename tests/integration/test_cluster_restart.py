@@ -208,8 +208,9 @@ async def until_trimmed(lab: Lab, behind: str, index: int) -> None:
         trimmed = all(fact["first_index"] > index + 1 for fact in facts)
         newest = max(fact["applied_index"] for fact in facts)
         room = (newest - 1) % EVERY < EVERY // 2
-        if trimmed and room and len({fact["snapshot_index"] for fact in facts}) == 1:
-            return newest - facts[0]["snapshot_index"] < EVERY // 2
+        taken = {fact["snapshot_index"] for fact in facts}
+        if trimmed and room and len(taken) == 1 and newest - max(taken) < EVERY // 2:
+            return True
         if not room or looks % 10 == 0:
             await client.call_json("put", {"key": "last", "value": looks})
         return False
