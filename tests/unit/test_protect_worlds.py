@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import outlast.host
-from outlast import sim
+from outlast import deadline, remaining, sim
 from outlast.kernel import (
     CircuitOpenError,
     InFlightError,
@@ -149,6 +149,17 @@ def test_what_a_run_has_left_can_be_looked_at_until_the_next_world() -> None:
     pytest_runtest_setup()  # of the next test
     assert breaker.failure_count == 0
     assert breaker.alone().snapshot()["calls"]["failed"] == 0
+
+
+def test_a_deadline_of_the_real_clock_means_nothing_in_simulated_time() -> None:
+    async def main() -> float | None:
+        return remaining()
+
+    with deadline(5.0):
+        with virtual_time():
+            assert remaining() is None
+        assert sim.run(main) is None
+        assert remaining() is not None
 
 
 def test_a_block_of_virtual_time_begins_anew_after_another_and_keeps_what_was_prepared() -> None:

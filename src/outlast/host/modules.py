@@ -16,7 +16,8 @@ def load_file(
     """Run a Python file as a module and return it.
 
     Args:
-        path: The file. Its directory is put first on ``sys.path``.
+        path: The file. Its directory is put first on ``sys.path``; where people stand is put
+            last, as ``python -m`` has it.
         until: What the file may raise to say that nothing after it is wanted: what was defined
             before stands in the module.
         form: What people should have written, for messages.
@@ -43,6 +44,9 @@ def load_file(
     module = importlib.util.module_from_spec(spec)
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
+    here = str(Path.cwd())
+    if not {here, ""} & {*sys.path}:
+        sys.path.append(here)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)

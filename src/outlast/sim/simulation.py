@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
-from outlast.kernel import ConfigError, Prng
+from outlast.kernel import ConfigError, Prng, current_deadline
 from outlast.sim.disk import SimDisk
 from outlast.sim.hosts import LIFE, Host, Life, Main
 
@@ -76,8 +76,9 @@ class Simulation:
         self._by_address: dict[str, Host] = {}
         self._lives = 0
         # Programs begin with what stood around the run, whoever starts them: a deadline of the
-        # test is none of theirs.
+        # test is none of theirs, and one of the real clock would mean nothing here.
         self._origin = copy_context()
+        self._origin.run(current_deadline.set, None)
         self._graveyard: list[asyncio.Task[Any]] = []
 
     # --- time ----------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import NoReturn
 
-from outlast.kernel import ConfigError, World, reset_world, use_world
+from outlast.kernel import ConfigError, World, current_deadline, reset_world, use_world
 from outlast.kernel.registry import fresh_world, world_ended
 from outlast.sim.ambient import ambient
 from outlast.sim.loop import SimLoop
@@ -56,6 +56,7 @@ class VirtualTime:
         """Enter the block; see :func:`virtual_time`."""
         fresh_world(after_another=True)
         token = use_world(self.world)
+        outside = current_deadline.set(None)  # of the real clock: it would mean nothing here
         before = asyncio.events.new_event_loop
         asyncio.events.new_event_loop = _refuse
         try:
@@ -63,6 +64,7 @@ class VirtualTime:
                 yield self
         finally:
             asyncio.events.new_event_loop = before
+            current_deadline.reset(outside)
             reset_world(token)
             world_ended()
             self.close()
