@@ -1,30 +1,17 @@
-"""The pages about protected calls: what stands on them runs as it stands there.
+"""The pages about protected calls: what stands on them runs, and says what is so."""
 
-The blocks of a page run one after another in one namespace, in virtual time. A block with
-``await`` at its top level runs as the main coroutine of a simulation of its own; the blocks
-between two of them share one time. Tests that a block defines are run. What a block prints must
-be what the ``text`` block behind it shows (``…`` for anything). A ``toml`` block is the file that
-its first line names. A block whose first line begins with ``# before`` shows another library and
-is not run.
-"""
-
-import ast
 import contextlib
 import inspect
-import io
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from textwrap import dedent
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from outlast import sim
 from outlast.protect.settings import forget_settings
-from outlast.testing.virtual import VirtualTime, virtual_time
+from tests.support.pages import FENCE, Time, run, run_page
 
 DOCS = Path(__file__).parents[2] / "docs"
 README = DOCS.parent / "README.md"
@@ -37,7 +24,6 @@ PAGES = [
     *POLICIES,
     DOCS / "explanation" / "overload.md",
 ]
-FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
 HEADINGS = [
     "What for", "Use", "Settings and defaults", "Events and metrics", "Diagram",
     "When not to", "What it costs",
@@ -57,91 +43,7 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_what_stands_on_the_page_runs(page: Path, tmp_path: Path) -> None:
-    module = ModuleType(f"page_{page.stem.replace('-', '_')}")
-    sys.modules[module.__name__] = module
-    ran = 0
-    printed: str | None = None
-    time = Time()
-    try:
-        for kind, body in FENCE.findall(page.read_text(encoding="utf-8")):
-            block = dedent(body)
-            if kind == "python" and not block.startswith("# before"):
-                printed = run(block, module, time) or None
-                ran += 1
-            elif kind == "toml":
-                (tmp_path / block.split()[1]).write_text(block, encoding="utf-8")
-            elif kind == "text" and printed is not None:
-                check_printed(block, printed, page)
-                printed = None
-            else:
-                printed = None
-    finally:
-        time.close()
-        del sys.modules[module.__name__]
-    assert ran, "nothing ran"
-
-
-class Time:
-    """The virtual time that blocks share; whether it is under way."""
-
-    def __init__(self) -> None:
-        self._stack = contextlib.ExitStack()
-        self._begun = False
-
-    def begin(self) -> None:
-        if not self._begun:
-            self._stack.enter_context(virtual_time(seed=1))
-        self._begun = True
-
-    def close(self) -> None:
-        self._stack.close()
-        self._begun = False
-
-
-def run(block: str, module: ModuleType, time: "Time") -> str:
-    """Run one block, and the tests that it defines; return what it printed.
-
-    Args:
-        block: The source.
-        module: Its namespace.
-        time: Holds the virtual time of blocks without ``await``, if any is under way.
-    """
-    code = compile(block, module.__name__, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    awaits = bool(code.co_flags & inspect.CO_COROUTINE)
-    tests = re.findall(r"^(?:async )?def (test_\w+)", block, re.MULTILINE)
-    if awaits or tests:
-        time.close()
-    else:
-        time.begin()
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        if awaits:
-
-            async def main() -> None:
-                await eval(code, vars(module))  # noqa: S307 - our own page
-
-            sim.run(main, seed=1)
-        else:
-            exec(code, vars(module))  # noqa: S102 - our own page
-    for name in tests:
-        run_test(getattr(module, name))
-    return out.getvalue()
-
-
-def run_test(function: Callable[..., Any]) -> None:
-    wanted = inspect.signature(function).parameters
-    assert set(wanted) <= {"virtual_time"}, f"a fixture that is not known here: {wanted}"
-    if "virtual_time" in wanted:
-        clock = VirtualTime(1)
-        with clock.running():
-            function(clock)
-    else:
-        function()
-
-
-def check_printed(wanted: str, printed: str, page: Path) -> None:
-    pattern = ".*".join(re.escape(part) for part in wanted.strip().split("…"))
-    found = re.fullmatch(pattern, printed.strip(), re.DOTALL)
-    assert found, f"{page.name} shows\n{wanted}\nand this was printed:\n{printed}"
+    run_page(page, tmp_path)
 
 
 def test_the_policy_of_the_readme_protects() -> None:
