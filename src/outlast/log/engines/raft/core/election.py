@@ -9,10 +9,10 @@ quorum for one election timeout steps down (thesis 6.2).
 States: FOLLOWER -> PRE_CANDIDATE -> CANDIDATE -> LEADER; every higher term leads back to
 FOLLOWER. LEARNER and RECOVERING nodes follow, and never stand.
 
-Where we differ from the paper: a broken connection from the leader is taken as a hint to look
-after 5 to 60 ms instead of a whole timeout; a node whose own timer fired late was paused itself
-and waits once more before it accuses anyone; of two simultaneous pre-candidates the one with
-the smaller name gives way.
+Where we differ from the paper: how long silence is borne is learnt (see ``patience``); a broken
+connection from the leader is taken as a hint to look after 5 to 60 ms instead of a whole timeout;
+a node whose own timer fired late was paused itself and waits once more before it accuses anyone;
+of two simultaneous pre-candidates the one with the smaller name gives way.
 """
 
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ from outlast.log.engines.raft.core.events import (
     LeaderElected,
     LeaderSteppedDown,
 )
+from outlast.log.engines.raft.core.patience import Patience
 from outlast.log.engines.raft.core.quorum import VoteResult, joint_reached, joint_votes
 from outlast.log.engines.raft.core.settings import nanoseconds
 from outlast.log.engines.raft.core.state import NEVER, State
@@ -69,7 +70,8 @@ class Election:
         self.lease_spoiled = False
         self.late_ns = nanoseconds(state.settings.late_wake)
         self.started_ns = state.now
-        self.patience_ns = 0
+        self.patience = Patience(state.settings)
+        self.drawn_ns = 0
         self.election_at = self._draw()
 
     # --- time ----------------------------------------------------------------------------
@@ -77,14 +79,19 @@ class Election:
     def _draw(self) -> int:
         """Draw anew how long to be patient, and return when that ends (paper 5.2, 9.3)."""
         s = self.state
-        self.patience_ns = s.timeout_ns + s.prng.below(s.timeout_ns * 4 // 5 + 1)
+        self.drawn_ns = s.prng.below(s.timeout_ns * 4 // 5 + 1)
         return self._patient_until()
 
     def _patient_until(self) -> int:
-        """Return when to look for a leader: 1 to 1.8 timeouts from now, drawn once a term."""
-        if self.state.role in (Role.LEADER, Role.LEARNER, Role.RECOVERING):
+        """Return when to look for a leader: 1 to 1.8 times what silence is borne, from now.
+
+        Where in that range is drawn once a term.
+        """
+        s = self.state
+        if s.role in (Role.LEADER, Role.LEARNER, Role.RECOVERING):
             return NEVER
-        return self.state.now + self.patience_ns
+        silence_ns = self.patience.silence_ns
+        return s.now + silence_ns + self.drawn_ns * silence_ns // s.timeout_ns
 
     def rest(self) -> None:
         """Be patient again: the role changed."""
@@ -137,6 +144,7 @@ class Election:
         if not pre:
             s.set_hard_state(s.term + 1, s.me)
         self.votes = {}
+        self.patience.begin(s.timeout_ns)
         self.election_at = self._draw()
         s.emit(ElectionStarted(node=s.me, term=Term(s.term + pre), pre=pre))
         request = VoteRequest(s.term, s.log.last_index, s.log.last_term, pre, transfer)
@@ -186,9 +194,8 @@ class Election:
             return True
         if s.settings.lease_reads and s.now - self.started_ns < s.timeout_ns:
             return True  # before the restart we may have promised a lease
-        return (
-            s.leader is not None and not self.lost_leader and s.now - self.heard_ns < s.timeout_ns
-        )
+        borne_ns = min(s.timeout_ns, self.patience.silence_ns)
+        return s.leader is not None and not self.lost_leader and s.now - self.heard_ns < borne_ns
 
     def up_to_date(self, request: VoteRequest) -> bool:
         """Return whether the candidate's log is at least as complete as ours (paper 5.4.1)."""
@@ -275,6 +282,7 @@ class Election:
             s.replication.end_term()
         s.set_leader(leader)
         self.lost_leader = False
+        self.patience.begin(s.timeout_ns)
         self.election_at = self._draw()
         s.replication.forget_leader_log()
         if was_leader:
@@ -293,6 +301,7 @@ class Election:
             self._settle_handover(leader)
         self.heard_ns = s.now
         self.lost_leader = False
+        self.patience.hear(s.now)
         self.election_at = self._patient_until()
 
     def on_peer_lost(self, replica: ReplicaId) -> None:

@@ -15,6 +15,9 @@ class RaftSettings:
         election_timeout: Seconds of leader silence before a follower looks for another; each
             follower draws its own from 1 to 1.8 times this. A leader that hears no quorum for
             this long steps down.
+        accrual: Learn from the arrival of heartbeats how long a leader's silence is borne: between
+            three fifths of ``election_timeout`` and four times it. Off, it is ``election_timeout``
+            always, as in the Raft paper; so it is with ``lease_reads``.
         heartbeat: Seconds between heartbeats. At most a third of ``election_timeout``.
         entry_bytes_max: Largest payload of one entry.
         append_bytes_max: Entries in one AppendRequest, in bytes; one larger entry goes alone.
@@ -45,6 +48,7 @@ class RaftSettings:
     """
 
     election_timeout: float = 0.5
+    accrual: bool = True
     heartbeat: float = 0.06
     entry_bytes_max: int = MIB
     append_bytes_max: int = MIB
