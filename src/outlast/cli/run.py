@@ -127,6 +127,7 @@ def node(
     peers: str | None = None,
     route: Routes = (),
     http: str | None = None,
+    health: str | None = None,
     cluster: str | None = None,
     storage: Storage = "disk",
     snapshot_entries: int | None = None,
@@ -147,6 +148,8 @@ def node(
         peers: The other members, NODE=HOST:PORT,…, to ask for admission.
         route: NODE=HOST:PORT: dial this instead of what is learnt. Repeatable.
         http: HOST:PORT of the HTTP gateway; none by default.
+        health: HOST:PORT where probes are answered even while the node is too busy to; none by
+            default. The gateway answers them, too.
         cluster: Cluster id that the directory must belong to.
         storage: disk, or lossy: a kill loses all that was not fsynced, like a power cut.
         snapshot_entries: Take a snapshot after so many log entries, agreed by the leader's
@@ -169,6 +172,7 @@ def node(
         peers=parse_peers(peers) if peers else {},
         routes=parse_routes(route),
         http=http,
+        health=health,
         cluster=cluster or "",
         replica=_replica_settings(snapshot_entries),
         security=Security.from_files(

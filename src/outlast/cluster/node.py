@@ -23,11 +23,12 @@ from outlast.cluster.identity import (
 )
 from outlast.cluster.join import ask_admission
 from outlast.cluster.messages import Seat
+from outlast.cluster.node_health import NodeHealth
 from outlast.cluster.peers import Peers
 from outlast.cluster.service import Service, answer_query
 from outlast.cluster.settings import NodeSettings
 from outlast.cluster.tending import Tending
-from outlast.detect import Health, Status, health_routes
+from outlast.detect import health_routes
 from outlast.kernel import (
     ConfigError,
     DataError,
@@ -53,7 +54,6 @@ from outlast.state import (
 from outlast.wire import Identity, WireListener, parse_address
 
 _NS = 1_000_000_000
-_HEALTH_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,14 @@ class Node:
         self._term_changes = 0
         self._phase = "starting"
         self._failure: asyncio.Future[BaseException] | None = None
-        self.health = Health(world)
+        self._own_health = NodeHealth(
+            world,
+            settings,
+            phase=lambda: self._phase,
+            log=lambda: self._log,
+            is_member=self._is_member,
+        )
+        self.health = self._own_health.health
 
     # --- life --------------------------------------------------------------------------------
 
@@ -122,7 +129,6 @@ class Node:
             CorruptionError: The log or the snapshots are damaged; file and offset are named.
         """
         self._failure = asyncio.get_running_loop().create_future()
-        self._register_health()
         self._serve_gateway()
         self._lock = lock_directory(self._world.storage, self._settings.data)
         identity = load_identity(self._world.storage, self._settings.data)
@@ -242,6 +248,7 @@ class Node:
             self._peers.close()
         if self._gateway is not None:
             self._gateway.stop()
+        self._own_health.stop()
         if self._lock is not None:
             self._lock.close()
         self._world.events.emit(NodeStopped(node=self._settings.node))
@@ -384,30 +391,16 @@ class Node:
 
     # --- gateway and health ----------------------------------------------------------------------
 
-    def _register_health(self) -> None:
-        self.health.add("started", self._started, groups=("startup",), every=_HEALTH_SECONDS)
-        self.health.add("can serve", self._can_serve, groups=("readiness",), every=_HEALTH_SECONDS)
-        self.health.add(
-            "not failed", self._not_failed, groups=("liveness",), every=_HEALTH_SECONDS
-        )
-
-    def _started(self) -> tuple[Status, str]:
-        return (Status.OK if self._phase == "serving" else Status.FAILED), self._phase
-
-    def _not_failed(self) -> tuple[Status, str]:
-        return (Status.FAILED if self._phase == "failed" else Status.OK), self._phase
-
-    def _can_serve(self) -> tuple[Status, str]:
-        if self._phase != "serving" or self._log is None:
-            return Status.FAILED, self._phase
-        if self._log.authority.holder is None:
-            return Status.FAILED, "no leader is known"
+    def _is_member(self) -> bool:
         me = self._identity.replica if self._identity is not None else ""
-        if all(member.replica != me for member in self._log.membership.members):
-            return Status.FAILED, "not a member: it was removed, or is not yet admitted"
-        return Status.OK, "a leader is known"
+        members = self._log.membership.members if self._log is not None else ()
+        return any(member.replica == me for member in members)
 
     def _serve_gateway(self) -> None:
+        if self._settings.http is None and self._settings.health is None:
+            return
+        self._own_health.start()
+        self._tasks.append(self._world.spawn.task(self._own_health.run(), name="health"))
         if self._settings.http is None:
             return
         where = parse_address(self._settings.http)
@@ -424,7 +417,6 @@ class Node:
             gateway.app, where.host, where.port, tls=self._settings.security.server_tls
         )
         self._tasks.append(self._world.spawn.task(self._gateway.serve(), name="gateway"))
-        self._tasks.append(self._world.spawn.task(self.health.run(), name="health"))
 
     def _own_client(self) -> Any:
         if self._client is None:

@@ -29,6 +29,8 @@ class NodeSettings:
         peers: Addresses of the other members by node, for a node that asks to be admitted.
         routes: Addresses that override everything learnt, by node.
         http: ``HOST:PORT`` of the HTTP gateway, ``None`` for no gateway.
+        health: ``HOST:PORT`` where probes of health are answered from a thread of their own,
+            ``None`` for none but the gateway's. Elsewhere than on loopback without details.
         cluster: Cluster id that the directory must belong to; empty for any.
         security: TLS and tokens.
         raft: Settings of the Raft engine.
@@ -43,6 +45,7 @@ class NodeSettings:
     peers: Mapping[NodeId, str] = field(default_factory=dict)
     routes: Mapping[str, str] = field(default_factory=dict)
     http: str | None = None
+    health: str | None = None
     cluster: str = ""
     security: Security = field(default_factory=Security)
     raft: RaftSettings = field(default_factory=RaftSettings)
@@ -63,8 +66,9 @@ class NodeSettings:
                 option, advice = "--advertise", "give the HOST:PORT that reaches this node"
             message = f"{option} {self.address} names no address that others can dial: {advice}"
             raise ConfigError(message)
-        if self.http is not None:
-            parse_address(self.http)
+        for bound in (self.http, self.health):
+            if bound is not None:
+                parse_address(bound)
 
     @property
     def address(self) -> str:

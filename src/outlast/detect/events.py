@@ -49,10 +49,32 @@ class CrashLoop(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthChanged(Event):
-    """A named check has another status than before."""
+    """A named check has another status than ``since`` seconds ago; its run ``took`` so long."""
 
     level: Level = "info"
     check: str
     before: str
     after: str
     detail: str
+    health: str = ""
+    since: float = 0.0
+    took: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthDraining(Event):
+    """Readiness is off for good: the process is going to stop, for ``reason``."""
+
+    health: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthThreadsUsedUp(Event):
+    """``check`` could not run: ``holders`` have not returned and hold all ``threads``."""
+
+    level: Level = "warning"
+    health: str
+    check: str
+    threads: int
+    holders: tuple[str, ...]

@@ -6,115 +6,106 @@ hung dependency cannot hang the probe. A result that has become old counts as un
 """
 
 import asyncio
-import inspect
+import contextlib
+import os
+import threading
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Final, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from outlast.detect.events import HealthChanged
+from outlast.detect.core.health import CheckResult, Group, GroupHealth, Status, read_groups
+from outlast.detect.core.health_record import Progress, Record, Rule
+from outlast.detect.events import HealthThreadsUsedUp
+from outlast.detect.health_board import Board, read_seconds
+from outlast.detect.health_runner import Checker, Runner
 from outlast.kernel import ConfigError, World, current_world
 
+if TYPE_CHECKING:
+    from outlast.detect.health_server import HealthServer
+
 _NS: Final = 1_000_000_000
-
-Group = Literal["startup", "liveness", "readiness"]
-_GROUPS: Final[tuple[Group, ...]] = get_args(Group)
-
-
-class Status(StrEnum):
-    """What a check found."""
-
-    OK = "ok"
-    DEGRADED = "degraded"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
-
+_STOP_SECONDS: Final = 2.0
 
 Finding = Status | bool | None | tuple[Status, str]
 """What a check returns: a status, with a detail if it likes; ``True`` or ``None`` is ok,
 ``False`` failed; an exception is failed as well, with its type as the detail."""
 
 Check = Callable[[], Finding | Awaitable[Finding]]
+_C = TypeVar("_C", bound=Callable[[], Any])
 
 
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """The last finding of one check. ``age`` is in seconds, ``None`` before the first."""
-
-    name: str
-    status: Status
-    detail: str
-    critical: bool
-    age: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class GroupHealth:
-    """A group's verdict, and the results it rests on. ``passing`` is what a probe answers."""
-
-    group: Group
-    status: Status
-    passing: bool
-    results: tuple[CheckResult, ...]
-
-
-class _Entry:
-    def __init__(
-        self,
-        name: str,
-        check: Check,
-        groups: Sequence[Group],
-        *,
-        timeout: float,
-        every: float,
-        stale_after: float,
-        critical: bool,
-    ) -> None:
-        self.name = name
-        self.check = check
-        self.groups = tuple(groups)
-        self.timeout = timeout
-        self.every = every
-        self.stale_ns = round(stale_after * _NS)
-        self.critical = critical
-        self.status = Status.UNKNOWN
-        self.detail = "not checked yet"
-        self.at_ns: int | None = None
-        self.running: asyncio.Future[Finding] | None = None
-
-
-class Health:
+class Health(Board):
     """A registry of checks in three groups: startup, liveness, readiness.
 
     * *startup* has passed once all its checks passed, and then stays so.
-    * *liveness* fails only when a check says ``failed``: its answer restarts the process, which
-      an unknown does not justify. Dependencies belong in readiness.
+    * *liveness* fails only when something says ``failed``, such as progress that stays away: its
+      answer restarts the process, which an unknown does not justify. Dependencies belong in
+      readiness: an outage must not restart everybody who feels it.
     * *readiness* needs every critical check to be known and not failed.
 
-    Synchronous checks run on a thread of their own, so a check that hangs costs one thread
-    and is not started again before it returns. Not thread-safe: use it on one loop, and read
-    snapshots from anywhere.
+    Coroutine checks run on the loop of :meth:`run`; plain ones on a thread each, so that one that
+    hangs costs one thread, and is not started again before it returns. A program without a loop
+    calls :meth:`start` instead.
+
+    :meth:`read`, :meth:`snapshot`, :meth:`status`, :meth:`report`, :meth:`drain` and stamps may be
+    called from any thread, and answer while the loop hangs; reading takes no lock. The other
+    methods belong to the program's main thread or loop. A forked child has a copy: its results
+    grow old until the child runs the checks itself. Does not pickle.
 
     Args:
-        world: Clock, timers, threads and events; the current world by default.
+        world: Clock, timers, threads and events; by default the current world at the moment
+            when the checks begin to run.
+        name: In events, and under which it is found by those who watch the process.
+        max_threads: How many plain checks may be at it at once. Beyond it a check is unknown.
+        max_checks: How many names there may be.
+
+    Raises:
+        ConfigError: Definite. A bound is below 1.
+
+    >>> health = Health()
+    >>> health.report("cache", Status.DEGRADED, "cold", critical=False)
+    >>> health.read("readiness").status, health.read("readiness").passing
+    (<Status.DEGRADED: 'degraded'>, True)
     """
 
-    def __init__(self, world: World | None = None) -> None:
-        self._world = world or current_world()
-        self._entries: dict[str, _Entry] = {}
-        self._started = False
-        self._draining = False
+    def __init__(
+        self,
+        world: World | None = None,
+        *,
+        name: str = "",
+        max_threads: int = 16,
+        max_checks: int = 256,
+    ) -> None:
+        if max_threads < 1 or max_checks < 1:
+            raise ConfigError(
+                f"Health: max_threads is {max_threads}, max_checks {max_checks}; 1 or more"
+            )
+        super().__init__(world, name, max_checks)
+        self._max_threads = max_threads
+        self._thread: threading.Thread | None = None
+        self._own: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._runner = Runner(
+            name, max_threads, note=self._note, sweep=self._sweep, used_up=self._used_up
+        )
+        _all.add(self)
+
+    # --- what there is -------------------------------------------------------------------------
 
     def add(
         self,
         name: str,
         check: Check,
         *,
-        groups: Sequence[Group] = ("readiness",),
+        groups: Sequence[Group] | Group = ("readiness",),
         timeout: float = 1.0,
         every: float = 1.0,
         stale_after: float | None = None,
         critical: bool = True,
+        fail_after: int = 1,
+        pass_after: int = 1,
+        even_though: str = "",
+        needs_network: bool | None = None,
     ) -> None:
         """Add a check.
 
@@ -123,175 +114,226 @@ class Health:
             check: Plain or coroutine function without arguments; see :data:`Finding`.
             groups: Where it counts: ``startup``, ``liveness``, ``readiness``.
             timeout: Seconds after which a run counts as failed.
-            every: Seconds between runs.
+            every: Seconds from the end of a run to the next. The first is run at once, the
+                second up to 40 % earlier, by chance, so that checks do not stay together.
             stale_after: Seconds after which its last result counts as unknown; by default
                 three runs and one timeout.
             critical: Whether it decides; otherwise it can only degrade its groups.
+            fail_after: Findings in a row that must be worse before it is shown as worse.
+            pass_after: The same for better. The first good finding of all counts at once.
+            even_though: Why a check that needs the network may be in liveness.
+            needs_network: Whether it asks something outside of this process; what the check says
+                of itself (its attribute ``needs_network``) by default.
 
         Raises:
-            ConfigError: Definite. Name taken, group unknown, or a time not positive.
+            ConfigError: Definite. Name taken, group unknown, a time not positive, or a check
+                that needs the network in liveness without a reason.
         """
-        if not name or name in self._entries:
-            raise ConfigError(f"check {name!r}: the name is empty or taken")
-        for group in groups:
-            if group not in _GROUPS:
-                raise ConfigError(f"check {name!r}: group {group!r}; one of {', '.join(_GROUPS)}")
-        if not groups or timeout <= 0 or every <= 0:
-            raise ConfigError(
-                f"check {name!r}: groups {tuple(groups)}, timeout {timeout} s, every {every} s; "
-                "give a group and times above 0"
-            )
+        if needs_network is None:
+            needs_network = bool(getattr(check, "needs_network", False))
         stale = 3 * every + timeout if stale_after is None else stale_after
-        if stale < every + timeout:
-            raise ConfigError(
-                f"check {name!r}: stale_after ({stale} s) is below every + timeout "
-                f"({every + timeout} s), so a good result could be stale"
-            )
-        self._entries[name] = _Entry(
-            name, check, groups, timeout=timeout, every=every, stale_after=stale,
+        rule = Rule(
+            name,
+            groups=read_groups(groups),
             critical=critical,
-        )  # fmt: skip
+            timeout_ns=read_seconds(name, "timeout", timeout),
+            every_ns=read_seconds(name, "every", every),
+            stale_ns=read_seconds(name, "stale_after", stale),
+            fail_after=fail_after,
+            pass_after=pass_after,
+            needs_network=needs_network,
+            even_though=even_though,
+        )
+        with self._lock:
+            record = Record(rule, self._now_ns())
+            self._keep_locked(record)
+            self._runner.checkers[name] = Checker(record, check)
+        self._runner.nudge()
 
-    def drain(self) -> None:
-        """Fail readiness for good: this process is going to stop."""
-        self._draining = True
+    def check(
+        self, name: str, *, group: Group | None = None, **settings: Any
+    ) -> Callable[[_C], _C]:
+        """Add the function below as a check; a decorator.
+
+        Args:
+            name: Its name; unique.
+            group: Where it counts; ``groups=`` for several. Readiness by default.
+            settings: As of :meth:`add`.
+
+        Raises:
+            ConfigError: Definite. As of :meth:`add`, or both ``group`` and ``groups``.
+        """
+        if group is not None:
+            if "groups" in settings:
+                raise ConfigError(f"check {name!r}: give group or groups, not both")
+            settings["groups"] = (group,)
+
+        def decorate(function: _C) -> _C:
+            self.add(name, function, **settings)
+            return function
+
+        return decorate
+
+    def forget(self, name: str) -> None:
+        """Remove a check, report or progress; nothing happens if there is none of that name.
+
+        A run that hangs keeps its thread until it returns.
+        """
+        with self._lock:
+            self._runner.checkers.pop(name, None)
+            self._drop_locked(name)
+        self._runner.nudge()
+
+    # --- running -------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Run all checks, each at its pace, until cancelled. Checks added later are taken up."""
-        tasks: dict[str, asyncio.Task[None]] = {}
-        loop = asyncio.get_running_loop()
-        try:
-            while True:
-                for entry in tuple(self._entries.values()):
-                    if entry.name not in tasks:
-                        tasks[entry.name] = loop.create_task(
-                            self._repeat(entry), name=f"health {entry.name}"
-                        )
-                await self._world.timers.sleep(1.0)
-        finally:
-            for task in tasks.values():
-                task.cancel()
+        """Run all checks, each at its pace, until cancelled. Checks added later are taken up.
+
+        Raises:
+            ConfigError: Definite. They are being run already.
+        """
+        self._runner.check_idle()
+        await self._runner.run(self._begin())
+
+    async def __aenter__(self) -> Self:
+        """Run the checks until the block ends."""
+        self._task = asyncio.create_task(self.run(), name=f"health {self.name}".strip())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop running them."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def serve(self, address: str = ":9090", **settings: Any) -> "HealthServer":
+        """Answer probes over HTTP from a thread and port of its own, and return the server.
+
+        Args:
+            address: ``":9090"`` (this machine only) or ``"host:port"``; port 0 takes a free one.
+            settings: Those of :class:`~outlast.detect.HealthServer`.
+
+        Raises:
+            ConfigError: Definite. A setting is out of range, or the extra ``health`` is missing.
+            OSError: Definite. The address is in use or not ours.
+        """
+        from outlast.detect.health_server import serve
+
+        return serve(self, address, **settings)
+
+    def start(self) -> None:
+        """Run all checks on a daemon thread with a loop of its own; returns when it runs.
+
+        Nothing happens if it runs. Coroutine checks run on that loop: clients that belong to
+        another loop are checked by :meth:`run` there.
+
+        Raises:
+            ConfigError: Definite. The checks are being run on a loop already.
+        """
+        if self._thread is not None and self._thread.is_alive():
+            return
+        self._runner.check_idle()
+        world = self._begin()
+        begun = threading.Lock()
+        begun.acquire()
+        name = f"outlast-health-{self.name}" if self.name else "outlast-health"
+        self._thread = threading.Thread(
+            target=self._serve, args=(world, begun), name=name, daemon=True
+        )
+        self._thread.start()
+        world.clock.wait(begun, _STOP_SECONDS)
+
+    def stop(self) -> None:
+        """Stop the thread of :meth:`start`; checks that hang are left behind on their threads."""
+        thread, own = self._thread, self._own
+        self._thread = self._own = None
+        if thread is None or own is None:
+            return
+        loop, task = own
+        with contextlib.suppress(RuntimeError):  # it has ended by itself
+            loop.call_soon_threadsafe(task.cancel)
+        if thread is not threading.current_thread():
+            thread.join(_STOP_SECONDS)
 
     async def refresh(self) -> None:
-        """Run every check once, together, and wait for them; bounded by the longest timeout."""
-        await asyncio.gather(*(self._run_once(entry) for entry in self._entries.values()))
+        """Run every check once, together, and wait for them; bounded by the longest timeout.
 
-    def read(self, group: Group) -> GroupHealth:
-        """Return the health of ``group`` from the last results. Never waits."""
-        now_ns = self._world.clock.monotonic_ns()
-        results = tuple(
-            _result(entry, now_ns)
-            for entry in tuple(self._entries.values())
-            if group in entry.groups
-        )
-        if group == "startup":
-            return self._read_startup(results)
-        status = _worst(results)
-        if group == "readiness" and self._draining:
-            stopping = CheckResult("draining", Status.FAILED, "going to stop", True, 0.0)
-            return GroupHealth(group, Status.FAILED, False, (*results, stopping))
-        bad = {Status.FAILED} if group == "liveness" else {Status.FAILED, Status.UNKNOWN}
-        return GroupHealth(group, status, status not in bad, results)
-
-    def snapshot(self) -> dict[Group, GroupHealth]:
-        """Return the health of all groups. Never waits."""
-        return {group: self.read(group) for group in _GROUPS}
-
-    # --- inside -----------------------------------------------------------------------------
-
-    def _read_startup(self, results: tuple[CheckResult, ...]) -> GroupHealth:
-        status = _worst(results)
-        if status in {Status.OK, Status.DEGRADED}:
-            self._started = True
-        elif self._started:
-            status = Status.OK
-        return GroupHealth("startup", status, self._started, results)
-
-    async def _repeat(self, entry: _Entry) -> None:
-        while True:
-            await self._run_once(entry)
-            await self._world.timers.sleep(entry.every)
-
-    async def _run_once(self, entry: _Entry) -> None:
-        if entry.running is None:
-            entry.running = asyncio.ensure_future(self._call(entry))
-        running = entry.running
-        wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self._world.timers.call_at(
-            self._world.clock.monotonic_ns() + round(entry.timeout * _NS),
-            lambda: None if wake.done() else wake.set_result(None),
-        )
-        try:
-            either: list[asyncio.Future[Any]] = [running, wake]
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            timer.cancel()
-        if not running.done():
-            self._note(entry, Status.FAILED, f"no answer within {entry.timeout} s")
-            if inspect.iscoroutinefunction(entry.check):
-                running.cancel()
-                entry.running = None
+        What runs already is joined, not started again.
+        """
+        loop = self._runner.loop
+        if loop is None or loop is asyncio.get_running_loop():
+            await self._refresh()
             return
-        entry.running = None
-        try:
-            status, detail = _read_finding(running.result())
-        except asyncio.CancelledError:
-            status, detail = Status.UNKNOWN, "cancelled"
-        except Exception as error:
-            status, detail = Status.FAILED, type(error).__name__
-        self._note(entry, status, detail)
+        longest_ns = max((r.rule.timeout_ns for r in self._records.copy().values()), default=0)
+        elsewhere = asyncio.run_coroutine_threadsafe(self._refresh(), loop)
+        await asyncio.wait([asyncio.wrap_future(elsewhere)], timeout=longest_ns / _NS)
 
-    async def _call(self, entry: _Entry) -> Finding:
-        if inspect.iscoroutinefunction(entry.check):
-            return cast("Finding", await entry.check())
-        check = cast("Callable[[], Finding]", entry.check)
-        return await self._world.offload.run(f"health {entry.name}", check)
+    # --- inside --------------------------------------------------------------------------------
 
-    def _note(self, entry: _Entry, status: Status, detail: str) -> None:
-        before = entry.status
-        entry.status, entry.detail = status, detail
-        entry.at_ns = self._world.clock.monotonic_ns()
-        if before is not status:
-            self._world.events.emit(
-                HealthChanged(
-                    level="warning" if status is Status.FAILED else "info",
-                    check=entry.name,
-                    before=before,
-                    after=status,
-                    detail=detail,
-                )
-            )
+    def status(self) -> dict[str, Any]:
+        """Return the live state of everything, as values that JSON knows."""
+        return super().status() | {"threads": self._runner.threads}
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings, as values that JSON knows."""
+        return super().describe() | {"max_threads": self._max_threads}
+
+    def _begin(self) -> World:
+        """Choose the world; what was found in another one means nothing in it."""
+        world = self._given if self._given is not None else current_world()
+        with self._lock:
+            if self._renew_locked(world):
+                self._runner.forget()
+                for name, checker in self._runner.checkers.items():
+                    checker.record = self._records[name]
+        return world
+
+    def _used_up(self, check: str, holders: tuple[str, ...]) -> None:
+        event = HealthThreadsUsedUp(
+            health=self.name, check=check, threads=len(holders), holders=holders
+        )
+        self._here().events.emit(event)
+
+    async def _refresh(self) -> None:
+        world = self._world
+        if world is None or self._runner.loop is None:
+            world = self._begin()
+        checkers = self._runner.checkers.copy().values()
+        await asyncio.gather(*(self._runner.once(world, checker) for checker in checkers))
+        self._sweep()
+
+    def _serve(self, world: World, begun: threading.Lock) -> None:
+        """Run the checks on a loop of this thread."""
+
+        async def main() -> None:
+            task = asyncio.ensure_future(self._runner.run(world))
+            self._own = (asyncio.get_running_loop(), task)
+            begun.release()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+        asyncio.run(main())
+
+    def _forked(self) -> None:
+        """In the child: no thread and no run of the parent is here, and no lock is held."""
+        self._lock = threading.Lock()
+        self._thread = self._own = self._task = None
+        self._runner.forget()
 
 
-def _read_finding(found: Any) -> tuple[Status, str]:
-    if isinstance(found, tuple):
-        status, detail = found
-        return Status(status), str(detail)
-    if isinstance(found, Status):
-        return found, ""
-    if found is None or isinstance(found, bool):
-        return (Status.FAILED if found is False else Status.OK), ""
-    return Status.FAILED, f"the check returned {type(found).__name__}; return a Status"
+_all: "weakref.WeakSet[Health]" = weakref.WeakSet()
 
 
-def _result(entry: _Entry, now_ns: int) -> CheckResult:
-    if entry.at_ns is None:
-        return CheckResult(entry.name, entry.status, entry.detail, entry.critical, None)
-    age_ns = now_ns - entry.at_ns
-    age = age_ns / _NS
-    if age_ns > entry.stale_ns:
-        detail = f"last result ({entry.status}) is {age:.0f} s old"
-        return CheckResult(entry.name, Status.UNKNOWN, detail, entry.critical, age)
-    return CheckResult(entry.name, entry.status, entry.detail, entry.critical, age)
+def _forked_all() -> None:
+    for health in list(_all):
+        health._forked()
 
 
-_RANK: Final = (Status.OK, Status.DEGRADED, Status.UNKNOWN, Status.FAILED)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked_all)
 
-
-def _worst(results: tuple[CheckResult, ...]) -> Status:
-    """Return the worst status; of checks that are not critical, degraded at worst."""
-    worst = 0
-    for result in results:
-        rank = _RANK.index(result.status)
-        worst = max(worst, rank if result.critical else min(rank, 1))
-    return _RANK[worst]
+__all__ = [
+    "Check", "CheckResult", "Finding", "Group", "GroupHealth", "Health", "Progress", "Status",
+]  # fmt: skip

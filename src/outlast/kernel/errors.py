@@ -258,7 +258,7 @@ class InvariantError(OutlastError):
 
 
 class DeadlockError(InvariantError):
-    """In a simulation nothing can ever happen again, and its main coroutine still waits."""
+    """Nobody can go on: a simulation in which nothing is due, or a circle of watched locks."""
 
 
 def invariant(condition: object, message: str) -> None:
