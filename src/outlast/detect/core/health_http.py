@@ -65,7 +65,8 @@ def parse(raw: bytes | bytearray, limit: int) -> Request | Refusal | None:
         event = reading.next_event()
         if event is h11.NEED_DATA:
             return Refusal(431) if len(given) >= limit else None
-        assert isinstance(event, h11.Request)  # noqa: S101 - tells the type checker
+        if not isinstance(event, h11.Request):
+            return Refusal(400)
         body = reading.next_event()
     except h11.RemoteProtocolError as error:
         status = error.error_status_hint
