@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 
+from outlast import detect, pool
+from outlast.detect import Health, HealthChanged, LoopStalled, PeerSuspected, Status
 from outlast.kernel import Event
 from outlast.observe.core import metrics
 from outlast.observe.core.metrics import METRICS, OTHER, bounded, counts_of, label, readings
 from outlast.observe.meter import Meter
+from outlast.pool import Pool
 from outlast.protect import events
 from outlast.protect.breaker import CircuitBreaker
 from outlast.protect.bulkhead import Bulkhead
@@ -63,6 +66,7 @@ def test_names_are_unique_and_counters_end_in_total_and_gauges_do_not() -> None:
 def test_every_metric_has_a_source_and_every_source_a_metric_with_as_many_labels() -> None:
     from_events = {name: len(fields) for name, fields in metrics._EVENTS.values()}
     from_state = {name for table in metrics._GAUGES.values() for name, _ in table}
+    from_state |= {name for _, name, _ in metrics._ROWS} | {"outlast_health_passing"}
     assert {*from_events, *from_state, "outlast_events_total", "outlast_calls_total"} == {
         *metrics.BY_NAME
     }
@@ -72,8 +76,8 @@ def test_every_metric_has_a_source_and_every_source_a_metric_with_as_many_labels
 
 def test_labels_of_an_event_are_fields_that_it_has() -> None:
     for name, (_, labels) in metrics._EVENTS.items():
-        cls = getattr(events, name, None)
-        for choice in labels if cls is not None else ():
+        cls = next(getattr(room, name) for room in (events, detect, pool) if hasattr(room, name))
+        for choice in labels:
             fields = cls.__dataclass_fields__
             assert any(field.startswith("=") or field in fields for field in choice), name
 
@@ -208,3 +212,57 @@ def test_reading_a_meter_does_not_change_what_it_counts() -> None:
     meter.take(retry())
     assert meter.read()["outlast_retries_total"] == {("rates",): 2.0}
     assert meter.read_one("outlast_permits_limit") == {}
+
+
+class Said:
+    """Something that says a state."""
+
+    def __init__(self, name: str, state: dict[str, Any]) -> None:
+        self.name, self._state = name, state
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+    def snapshot(self) -> dict[str, Any]:
+        return self._state
+
+
+def test_groups_members_and_instances_are_counted_by_state() -> None:
+    health = Said("shop", {"groups": {"readiness": {"passing": True}, "liveness": {"passing": 0}}})
+    members = Said("n1", {"members": [{"state": "alive"}, {"state": "alive"}, {"state": "dead"}]})
+    pool = Said("api", {"instances": [{"standing": "live"}, {"standing": "ejected"}, {}, 3]})
+    found = readings([health, members, pool])
+    assert found["outlast_health_passing"] == {
+        ("shop", "readiness"): 1.0, ("shop", "liveness"): 0.0,
+    }  # fmt: skip
+    assert found["outlast_members"] == {("n1", "alive"): 2.0, ("n1", "dead"): 1.0}
+    assert found["outlast_pool_instances"] == {("api", "live"): 1.0, ("api", "ejected"): 1.0}
+
+
+def test_real_health_and_pools_are_counted() -> None:
+    health = Health(name="observed")
+    health.report("db", Status.FAILED)
+    pool = Pool("observed", ["http://a:1", "http://b:1"])
+    found = readings([health._watched, pool])
+    assert found["outlast_health_passing"]["observed", "readiness"] == 0.0
+    with pool.endpoint():
+        pass
+    assert readings([pool])["outlast_pool_instances"] == {("observed", "live"): 2.0}
+
+
+def test_events_of_detection_are_counted_under_what_they_are_of() -> None:
+    counted = dict(
+        count
+        for event in (
+            PeerSuspected(monitor="m", peer="p", reached="evict", suspicion=9.0, silence=1.0),
+            HealthChanged(check="db", before="ok", after="failed", detail=""),
+            LoopStalled(loop="main", seconds=1.0, stack="", task=""),
+        )
+        for count in counts_of(event)
+        if count[0] != "outlast_events_total"
+    )
+    assert counted == {
+        "outlast_peers_suspected_total": ("m", "evict"),
+        "outlast_health_changes_total": ("db", "failed"),
+        "outlast_stalls_total": ("loop",),
+    }

@@ -97,9 +97,47 @@ METRICS: Final[tuple[Metric, ...]] = (
              "FaultInjected"),
     _counted("outlast_store_lost_total", "store",
              "Times that a shared store was lost and state became local.", "StoreLost"),
+    _read("outlast_health_passing", "gauge", "health group",
+          "1 if a group of checks passes, 0 if it does not."),
+    _read("outlast_members", "gauge", "group state",
+          "Members of a group by state, as seen from here."),
+    _read("outlast_pool_instances", "gauge", "pool standing",
+          "Instances of a pool by what it thinks of them."),
+    _counted("outlast_peers_suspected_total", "monitor level",
+             "Times that a heartbeat monitor suspected a peer, by the level reached.",
+             "PeerSuspected"),
+    _counted("outlast_own_pauses_total", "local",
+             "Times that this process itself stood still and accused nobody for it.",
+             "LocalPaused"),
+    _counted("outlast_member_changes_total", "state",
+             "Times that a member was seen to come into a state.",
+             "MemberJoined, MemberAlive, MemberRejoined, MemberSuspected, MemberUnreachable, "
+             "MemberDead, MemberLeft"),
+    _counted("outlast_suspicions_refuted_total", "", "Suspicions that the suspect refuted.",
+             "SuspicionRefuted"),
+    _counted("outlast_health_changes_total", "check status",
+             "Times that a health check came to another status.", "HealthChanged"),
+    _counted("outlast_children_ended_total", "child",
+             "Times that something supervised ended.", "ChildExited"),
+    _counted("outlast_children_restarted_total", "child",
+             "Times that something supervised was started again.", "ChildRestarting"),
+    _counted("outlast_crash_loops_total", "child",
+             "Times that something ended more often than its supervisor allows.", "CrashLoop"),
+    _counted("outlast_stalls_total", "what",
+             "Times that an event loop, the process, a thread or a task stood still too long.",
+             "LoopStalled, ProcessStalled, ThreadsStuck, TaskStuck"),
+    _counted("outlast_deadlocks_total", "", "Deadlocks found.", "DeadlockFound"),
+    _counted("outlast_resources_low_total", "resource",
+             "Times that a resource grew towards its limit or came near it.",
+             "ResourceGrew, ResourceNearLimit"),
+    _counted("outlast_clock_jumps_total", "", "Times that the wall clock jumped.", "ClockJumped"),
+    _counted("outlast_instances_ejected_total", "pool reason",
+             "Times that a pool stopped sending to an instance.", "InstanceEjected"),
+    _counted("outlast_instances_readmitted_total", "pool",
+             "Times that a pool sent to such an instance again.", "InstanceReadmitted"),
     _counted("outlast_events_total", "event", "Events of every kind.", "all"),
 )  # fmt: skip
-"""Every metric of policies and parts; the reference page is made from it."""
+"""Every metric of policies, parts and detection; the reference page is made from it."""
 
 BY_NAME: Final[Mapping[str, Metric]] = {metric.name: metric for metric in METRICS}
 
@@ -126,6 +164,30 @@ _EVENTS: Final[Mapping[str, tuple[str, tuple[tuple[str, ...], ...]]]] = {
     "VoteDissented": ("outlast_votes_dissented_total", (_NAME,)),
     "FaultInjected": ("outlast_faults_injected_total", (_NAME,)),
     "StoreLost": ("outlast_store_lost_total", (("store", "name"),)),
+    "PeerSuspected": ("outlast_peers_suspected_total", (("monitor",), ("reached",))),
+    "LocalPaused": ("outlast_own_pauses_total", (("local",),)),
+    "MemberJoined": ("outlast_member_changes_total", (("=joined",),)),
+    "MemberAlive": ("outlast_member_changes_total", (("=alive",),)),
+    "MemberRejoined": ("outlast_member_changes_total", (("=rejoined",),)),
+    "MemberSuspected": ("outlast_member_changes_total", (("=suspect",),)),
+    "MemberUnreachable": ("outlast_member_changes_total", (("=unreachable",),)),
+    "MemberDead": ("outlast_member_changes_total", (("=dead",),)),
+    "MemberLeft": ("outlast_member_changes_total", (("=left",),)),
+    "SuspicionRefuted": ("outlast_suspicions_refuted_total", ()),
+    "HealthChanged": ("outlast_health_changes_total", (("check",), ("after",))),
+    "ChildExited": ("outlast_children_ended_total", (("child",),)),
+    "ChildRestarting": ("outlast_children_restarted_total", (("child",),)),
+    "CrashLoop": ("outlast_crash_loops_total", (("child",),)),
+    "LoopStalled": ("outlast_stalls_total", (("=loop",),)),
+    "ProcessStalled": ("outlast_stalls_total", (("=process",),)),
+    "ThreadsStuck": ("outlast_stalls_total", (("=thread",),)),
+    "TaskStuck": ("outlast_stalls_total", (("=task",),)),
+    "DeadlockFound": ("outlast_deadlocks_total", ()),
+    "ResourceGrew": ("outlast_resources_low_total", (("resource",),)),
+    "ResourceNearLimit": ("outlast_resources_low_total", (("resource",),)),
+    "ClockJumped": ("outlast_clock_jumps_total", ()),
+    "InstanceEjected": ("outlast_instances_ejected_total", (("name",), ("why",))),
+    "InstanceReadmitted": ("outlast_instances_readmitted_total", (("name",),)),
 }  # fmt: skip
 """By event: the metric, and for each label the fields to take it from (``=word``: that word)."""
 
@@ -188,6 +250,13 @@ _GAUGES: Final[Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]]] = {
 """By position of a part: the metrics, and the keys of its state or settings, the first found."""
 
 
+_ROWS: Final = (
+    ("members", "outlast_members", "state"),
+    ("instances", "outlast_pool_instances", "standing"),
+)
+"""Lists of rows in a state: the key, the metric, and the field of a row that is counted."""
+
+
 def readings(things: Iterable[Any]) -> Readings:
     """Return what the state of ``things`` says in numbers.
 
@@ -207,6 +276,7 @@ def readings(things: Iterable[Any]) -> Readings:
         position = getattr(thing, "position", "")
         if hasattr(thing, "parts"):
             _calls(found, label(name), state)
+        _seen(found, label(name), state)
         for metric, keys in _GAUGES.get(position, ()):
             value = _number(state, settings, keys)
             if value is not None:
@@ -237,6 +307,21 @@ def _calls(found: Readings, name: str, state: Mapping[str, Any]) -> None:
         if isinstance(count, int | float):
             labels = (name, label(outcome))
             _put(found, "outlast_calls_total", labels, float(count), float.__add__)
+
+
+def _seen(found: Readings, name: str, state: Mapping[str, Any]) -> None:
+    """Count what detection says of many things at once: groups, members, instances."""
+    groups = state.get("groups")
+    if isinstance(groups, Mapping):
+        for group, one in groups.items():
+            passing = isinstance(one, Mapping) and one.get("passing") is True
+            _put(found, "outlast_health_passing", (name, label(group)), float(passing), min)
+    for key, metric, field in _ROWS:
+        rows = state.get(key)
+        for one in rows if isinstance(rows, list) else ():
+            if isinstance(one, Mapping) and isinstance(one.get(field), str):
+                labels = (name, label(one[field]))
+                _put(found, metric, labels, 1.0, float.__add__)
 
 
 def _number(

@@ -1,0 +1,1 @@
+"""What decides in a pool: pure, given the time and the draws."""
