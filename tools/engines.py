@@ -36,6 +36,7 @@ KNOWN = {
         "usr/bin/redis-server",
         ("redis-server", "redis-tools", "libjemalloc2", "liblzf1", "libatomic1"),
     ),
+    "serf": Engine("usr/bin/serf", ("serf",), ("version",)),
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from cyclopts import App, ArgumentCollection, Group, Parameter
 from cyclopts.config import Env, Toml
 
-from outlast.cli import check, drill, faults, inspection, policies, run, sim, use
+from outlast.cli import check, drill, faults, health, inspection, members, policies, run, sim, use
 
 _HELP = "Keep a Python service working while its parts fail, and prove that it does."
 _EPILOGUE = (
@@ -55,7 +55,13 @@ def make_app(*, show_config: bool = False) -> App:
     member.command(use.add)
     member.command(use.remove)
     app.command(member)
+    group = App(name="members", help="Take part in a group, list it, make its key.", group=_use)
+    group.command(members.join)
+    group.command(members.list_, name="list")
+    group.command(members.keygen)
+    app.command(group)
     app.command(use.transfer_leader, group=_use)
+    app.command(health.health, group=_use)
     app.command(drill.drill, group=_prove)
     app.command(sim.sim, group=_prove)
     app.command(check.check, group=_prove)
