@@ -68,6 +68,7 @@ bench: setup .venv/.bench  ## ours beside etcd and PySyncObj, policies beside th
 	@$(VENV) -m benchmarks.protect --quick
 	@$(VENV) -m benchmarks.probes
 	@$(VENV) -m benchmarks.adaptive
+	@$(VENV) -m benchmarks.failover --quick
 
 docs: .venv/.docs  ## the documentation, into docs/_build/html
 	@$(VENV) -m sphinx -n -W -q docs docs/_build/html

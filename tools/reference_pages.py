@@ -25,7 +25,7 @@ _WIDTH = 96
 COMMANDS = (
     "serve", "node", "init", "demo", "call", "status", "member add", "member remove",
     "transfer-leader", "drill", "sim", "check", "faults", "heal", "lint", "policies",
-    "data check",
+    "health", "members join", "members list", "members keygen", "supervise", "data check",
 )  # fmt: skip
 
 CLI_HEAD = """\
@@ -54,8 +54,8 @@ nodes = 5
 
 | code | meaning | examples |
 | --- | --- | --- |
-| 0 | done | a result was printed; `serve` or `node` was asked to stop by SIGTERM |
-| 1 | done, and the answer is no | the command raised; `status` found no leader; `lint` found an error; `check` found no order, `data check` found damage; `heal` could not undo something; `drill` and `demo`: failed; `sim`: a seed failed, or a run is not repeatable. `node`: it failed while running, another start may help |
+| 0 | done | a result was printed; `serve`, `node` or `supervise` was asked to stop by SIGTERM; `health` passes |
+| 1 | done, and the answer is no | the command raised; `status` found no leader; `lint` found an error; `check` found no order, `data check` found damage; `heal` could not undo something; `health` does not pass; `supervise`: restarts did not help; `drill` and `demo`: failed; `sim`: a seed failed, or a run is not repeatable. `node`: it failed while running, another start may help |
 | 2 | could not be done, and nothing happened | wrong arguments, nobody to reach, a directory that does not fit, a simulated program that asks for what cannot be simulated. `node`: another start would end the same |
 | 3 | unknown | a call was sent and not answered; `check` reached a limit; `drill` and `demo`: void or unknown; `sim`: void |
 | 130 | interrupted | Ctrl-C |
@@ -191,7 +191,8 @@ EVENTS_HEAD = """\
 What a room says has happened. A node writes each as one line to the logger `outlast.ROOM`, at the
 level given here; a program that embeds a room subscribes to the `EventBus` of its `World`. Every
 event also has `level` and `node`; `node` is empty where the room does not know its node.
-`HealthChanged` is a warning when the check failed.
+`HealthChanged` is a warning when the check failed, `DrainEnded` when work was left; `ChildExited`
+is none when the end was asked for or good.
 
 <!-- Written by tools/reference_pages.py from the subclasses of outlast.kernel.Event. -->
 
@@ -251,14 +252,15 @@ does not know. No token is needed to read them.
 """
 
 METRICS_POLICIES = """
-## Of policies
+## Of policies, detection and pools
 
 `observe.to_prometheus()` and `observe.to_otel()` offer these under the same names and labels, for
-every policy that has a name. Labels are the names of policies and parts; a part without a name has
-that of the first policy that holds it. What comes from events is counted from the moment on at
-which the sink was made. What comes from state is read when somebody asks, costs a call nothing,
-and begins again at 0 with another policy of that name. A metric has at most {series} series; what
-is beyond that, and a `reason` with figures in it, is counted under `other`.
+everything that has a name. Labels are the names of policies and parts, of health, monitors and
+pools; a part without a name has that of the first policy that holds it. What comes from events
+is counted from the moment on at which the sink was made. What comes from state is read when
+somebody asks, costs a call nothing, and begins again at 0 with another policy of that name. A
+metric has at most {series} series; what is beyond that, and a `reason` with figures in it, is
+counted under `other`.
 
 <!-- Written by tools/reference_pages.py from outlast.observe.METRICS. -->
 

@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from outlast import sim as sim
     from outlast import testing as testing
     from outlast.cluster.connect import connect as connect
+    from outlast.detect import Drain as Drain
     from outlast.detect import Health as Health
+    from outlast.detect import HeartbeatMonitor as HeartbeatMonitor
+    from outlast.detect import Members as Members
     from outlast.detect import Supervisor as Supervisor
+    from outlast.detect import Watchdogs as Watchdogs
     from outlast.kernel import BarredError as BarredError
     from outlast.kernel import BulkheadFullError as BulkheadFullError
     from outlast.kernel import CircuitOpenError as CircuitOpenError
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
     from outlast.kernel import UnavailableError as UnavailableError
     from outlast.kernel import happened as happened
     from outlast.kernel import idempotency_key as idempotency_key
+    from outlast.pool import Pool as Pool
     from outlast.protect import AIMD as AIMD
     from outlast.protect import AdaptiveLimit as AdaptiveLimit
     from outlast.protect import Budget as Budget
@@ -110,7 +115,8 @@ _NAMES = {
         " SlidingWindow ThreadBulkhead TimeWindow Vegas Vote configure deadline remaining"
         " retry_with_backoff"
     ),
-    "outlast.detect": "Health Supervisor",
+    "outlast.detect": "Drain Health HeartbeatMonitor Members Supervisor Watchdogs",
+    "outlast.pool": "Pool",
 }
 _MODULES = ("blocking", "check", "drill", "observe", "sim", "testing")
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
@@ -133,6 +139,9 @@ _EXTRA = {
     "psutil": "system",
     "jinja2": "drill",
     "edn_format": "edn",
+    "grpc": "grpc",
+    "grpc_health": "grpc",
+    "h11": "health",
 }
 
 __all__ = [  # noqa: PLE0604 - the table's names; checkers read the imports above

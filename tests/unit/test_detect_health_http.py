@@ -75,9 +75,7 @@ def test_connections_are_kept_if_the_client_can() -> None:
     assert not taken(first="GET / HTTP/1.0").keep
 
 
-@pytest.mark.parametrize(
-    "line", ["Content-Length: 5", "Transfer-Encoding: chunked"]
-)
+@pytest.mark.parametrize("line", ["Content-Length: 5", "Transfer-Encoding: chunked"])
 def test_what_announces_a_body_is_the_last_request(line: str) -> None:
     found = taken(line)
     assert (found.keep, found.body) == (False, True)

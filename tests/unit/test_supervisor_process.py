@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from outlast.detect import (
+    Child,
     ChildExited,
     ChildRestarting,
-    ChildSpec,
     ChildStarted,
     CrashLoop,
     RestartPolicy,
@@ -34,8 +34,9 @@ STUBBORN = (
 QUICK = RestartPolicy(base=0.01, cap=0.01, intensity=3, period=60.0)
 
 
-def spec(name: str, code: str = WAIT, **given: Any) -> ChildSpec:
-    return ChildSpec(name, (sys.executable, "-S", "-c", code), **{"policy": QUICK, **given})
+def spec(name: str, code: str = WAIT, **given: Any) -> Child:
+    line = (sys.executable, "-S", "-c", code)
+    return Child.command(name, line, **{"policy": QUICK, **given})
 
 
 class Story:
@@ -91,7 +92,7 @@ async def written(path: Path, text: str) -> None:
 
 def test_a_killed_child_is_started_again() -> None:
     async def story(s: Story) -> None:
-        supervisor = Supervisor(s.world, [spec("a")])
+        supervisor = Supervisor(spec("a"), world=s.world)
         await supervisor.start()
         child = supervisor.child("a")
         first = child.pid
@@ -113,19 +114,18 @@ def test_a_killed_child_is_started_again() -> None:
 def test_a_child_that_keeps_failing_is_given_up_and_can_be_restarted(tmp_path: Path) -> None:
     async def story(s: Story) -> None:
         log = tmp_path / "log"
-        supervisor = Supervisor(
-            s.world, [spec("good"), spec("bad", "print('no'); raise SystemExit(3)", log=str(log))]
-        )
+        bad = spec("bad", "print('no'); raise SystemExit(3)", output=str(log))
+        supervisor = Supervisor(spec("good"), bad, world=s.world)
         await supervisor.start()
         await supervisor.ended()
-        bad = supervisor.child("bad")
-        assert bad.state == "crash-loop"
-        assert bad.last_exit == "exited with 3"
+        status = supervisor.child("bad")
+        assert status.state == "crash-loop"
+        assert status.last_exit == "exited with 3"
         assert log.read_text() == "no\n" * 4
         (loop,) = s.of(CrashLoop)
         assert (loop.child, loop.count, loop.reason) == ("bad", 4, "exited with 3")
         assert supervisor.child("good").state == "running"
-        await supervisor.restart("bad")
+        supervisor.restart("bad")
         await s.until(CrashLoop, 2)
         await supervisor.stop()
 
@@ -135,7 +135,7 @@ def test_a_child_that_keeps_failing_is_given_up_and_can_be_restarted(tmp_path: P
 def test_children_that_have_done_their_work_end_the_supervision() -> None:
     async def story(s: Story) -> None:
         once = RestartPolicy(restart="transient", base=0.01, cap=0.01)
-        supervisor = Supervisor(s.world, [spec("job", "pass", policy=once)])
+        supervisor = Supervisor(spec("job", "pass", policy=once), world=s.world)
         await supervisor.start()
         await supervisor.ended()
         assert supervisor.child("job").state == "done"
@@ -149,9 +149,8 @@ def test_a_command_that_does_not_exist_says_so(tmp_path: Path) -> None:
     async def story(s: Story) -> None:
         log = tmp_path / "log"
         never = RestartPolicy(restart="temporary")
-        supervisor = Supervisor(
-            s.world, [ChildSpec("x", ("no-such-program-here",), policy=never, log=str(log))]
-        )
+        child = Child.command("x", ["no-such-program-here"], policy=never, output=str(log))
+        supervisor = Supervisor(child, world=s.world)
         await supervisor.start()
         await supervisor.ended()
         assert s.of(ChildExited)[0].code == 127
@@ -163,8 +162,8 @@ def test_a_command_that_does_not_exist_says_so(tmp_path: Path) -> None:
 def test_children_stop_in_reverse_order_and_the_stubborn_are_killed(tmp_path: Path) -> None:
     async def story(s: Story) -> None:
         log = tmp_path / "log"
-        specs = [spec("one"), spec("two", STUBBORN, grace=0.2, log=str(log)), spec("three")]
-        supervisor = Supervisor(s.world, specs)
+        specs = [spec("one"), spec("two", STUBBORN, stop=0.2, output=str(log)), spec("three")]
+        supervisor = Supervisor(*specs, world=s.world)
         await supervisor.start()
         await written(log, "set")
         await supervisor.stop()
@@ -185,7 +184,7 @@ def test_what_a_child_started_dies_with_it(tmp_path: Path) -> None:
             f"p = subprocess.Popen([sys.executable, '-S', '-c', {WAIT!r}]);"
             "print('grandchild', p.pid, '.', flush=True);" + WAIT
         )
-        supervisor = Supervisor(s.world, [spec("a", code, log=str(log))])
+        supervisor = Supervisor(spec("a", code, output=str(log)), world=s.world)
         await supervisor.start()
         await written(log, ".")
         grandchild = int(log.read_text().split()[1])
@@ -201,13 +200,14 @@ def test_no_child_outlives_a_killed_supervisor(tmp_path: Path) -> None:
         log = tmp_path / "log"
         program = f"""
 import asyncio, signal, sys
-from outlast.detect import ChildSpec, Supervisor
+from outlast.detect import Child, Supervisor
 from outlast.host import make_world
 async def main():
     world = make_world()
     command = (sys.executable, "-S", "-c", "print('up', flush=True); {WAIT}")
-    specs = [ChildSpec(n, command, log={str(tmp_path)!r} + "/" + n) for n in ("a", "b")]
-    supervisor = Supervisor(world, specs)
+    out = {str(tmp_path)!r} + "/"
+    children = [Child.command(n, command, output=out + n) for n in ("a", "b")]
+    supervisor = Supervisor(*children, world=world)
     await supervisor.start()
     print(*(c.pid for c in supervisor.children), ".", flush=True)
     await supervisor.ended()
@@ -229,7 +229,7 @@ asyncio.run(main())
 def test_stopping_while_a_restart_waits_starts_nothing() -> None:
     async def story(s: Story) -> None:
         patient = RestartPolicy(base=1000.0, cap=1000.0)
-        supervisor = Supervisor(s.world, [spec("a", "raise SystemExit(1)", policy=patient)])
+        supervisor = Supervisor(spec("a", "raise SystemExit(1)", policy=patient), world=s.world)
         await supervisor.start()
         await s.until(ChildRestarting, 1)
         await supervisor.stop()
@@ -243,7 +243,7 @@ def test_stopping_at_any_moment_of_a_restart_leaves_no_process() -> None:
     async def story(s: Story) -> None:
         endless = RestartPolicy(base=1e-6, cap=1e-6, intensity=10_000)
         for turns in range(0, 40, 4):
-            supervisor = Supervisor(s.world, [spec("a", WAIT, policy=endless)])
+            supervisor = Supervisor(spec("a", WAIT, policy=endless), world=s.world)
             await supervisor.start()
             pid = supervisor.child("a").pid
             assert pid is not None
@@ -261,8 +261,8 @@ def test_stopping_at_any_moment_of_a_restart_leaves_no_process() -> None:
 
 def test_names_are_checked() -> None:
     with pytest.raises(ConfigError, match="two children are named 'a'"):
-        Supervisor(None, [spec("a"), spec("a")])
+        Supervisor(spec("a"), spec("a"))
     with pytest.raises(ConfigError, match="children: a"):
-        Supervisor(None, [spec("a")]).child("b")
-    with pytest.raises(ConfigError, match="empty"):
-        ChildSpec("a", ())
+        Supervisor(spec("a")).child("b")
+    with pytest.raises(ConfigError, match="a list of program and arguments"):
+        Child.command("a", ())

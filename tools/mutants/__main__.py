@@ -73,6 +73,8 @@ def _judge(rows: list[Mutant], options: argparse.Namespace) -> int:
         for black_box in (False, True):
             if options.mode not in {"both", "black-box" if black_box else "all"}:
                 continue
+            if black_box and level == "detect":
+                continue  # its tests are all the judges that it has
             wanted = [row for row in own if row.black_box or not black_box or options.names]
             if wanted:
                 failing += _judge_mode(wanted, level, black_box, options, results)

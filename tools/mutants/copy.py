@@ -8,6 +8,10 @@ from tools.mutants.table import Mutant
 ROOT = Path(__file__).resolve().parents[2]
 _PARTS = ("src/outlast", "tests/support", "tests/sim", "tools/mutants")
 _TESTS = ("tests/unit", "tests/property")
+_NAMED = (
+    "test_protect_*.py", "test_detect_*.py", "test_pool_*.py", "test_supervis*.py",
+    "test_raft_accrual.py",
+)  # fmt: skip
 _SINGLE = ("pyproject.toml", "tests/conftest.py", "tools/engines.py")
 
 
@@ -26,7 +30,7 @@ def make_copy(into: Path, mutant: Mutant | None = None, root: Path = ROOT) -> Pa
             shutil.copytree(root / part, into / part)
     for part in _TESTS:
         (into / part).mkdir(parents=True, exist_ok=True)
-        for path in (root / part).glob("test_protect_*.py"):
+        for path in {path for name in _NAMED for path in (root / part).glob(name)}:
             shutil.copy(path, into / part)
     for path in (root / "benchmarks").glob("*.py"):  # some tests measure with them
         (into / "benchmarks").mkdir(exist_ok=True)

@@ -21,8 +21,9 @@ HEAD = """\
 
 A check that never failed may be one that cannot fail. So known bugs are planted, one at a time,
 in a copy of the source, and the campaigns of the simulator have to find each of them within 500
-seeds, or, for protected calls, the tests of the part that was broken. Nothing in the product can
-switch one on: a mutant is a small textual change that is applied to a copy and run from there.
+seeds, or, for protected calls and detection, the tests of the part that was broken. Nothing in
+the product can switch one on: a mutant is a small textual change that is applied to a copy and run
+from there.
 
 - **node**: protocol, log rules and state, driven directly, with the invariants of Raft compared
   after every step. Each seed is two lives of a cluster: a random one, and one in which the rare
@@ -35,6 +36,9 @@ switch one on: a mutant is a small textual change that is applied to a copy and 
   that fail, and clients behind whole policies with drawn settings, under faults of the network,
   crashes, pauses and cancellations. It looks at nothing but what both sides did: who ran when,
   under which key, with which outcome.
+- **detect**: detectors, membership, health, watchdogs, supervision and pools, and the patience
+  that Raft learns, judged in the same way by their own unit and property tests. There is no black
+  box here.
 - **black box**: the same runs judged by outcomes alone: the history of the clients, acknowledged
   writes, the digests of the replicas, and progress once everything is healed. A run in which the
   product itself notices that something is wrong, and stops, does not count here.
@@ -45,6 +49,7 @@ the product without a mutant has to pass the same seeds; if it fails, nothing is
 ```sh
 make mutants                                            # all, as recorded below
 .venv/bin/python -m tools.mutants --level protect       # those of protected calls
+.venv/bin/python -m tools.mutants --level detect        # those of detection and pools
 .venv/bin/python -m tools.mutants vote-not-persisted    # one
 .venv/bin/python -m tools.mutants --list                # what there is
 ```

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from tools.mutants.copy import ROOT, make_copy
 from tools.mutants.suite import Status, run_suite
-from tools.mutants.table import Level, Mutant
+from tools.mutants.table import TESTED, Level, Mutant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +25,8 @@ class Campaign:
     """Which seeds of what, and for how long.
 
     Args:
-        level: Which simulation; or ``protect``, where all checks are tests, and black box is a
-            simulation.
+        level: Which simulation; or ``protect`` or ``detect``, where all checks are tests, and
+            black box, which ``detect`` does not have, is a simulation.
         seeds: How many at most; the first that fails ends it.
         first: The first of them.
         black_box: Judge by outcomes alone: history, acknowledged writes, digests, progress.
@@ -46,7 +46,7 @@ class Campaign:
     @property
     def seeded(self) -> bool:
         """Whether it runs seeds, and not tests."""
-        return self.level != "protect" or self.black_box
+        return self.level not in TESTED or self.black_box
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

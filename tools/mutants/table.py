@@ -9,8 +9,10 @@ order of the documentation. A test applies each, so that none rots when the code
 from dataclasses import dataclass
 from typing import Literal
 
-Level = Literal["node", "cluster", "damage", "protect"]
-LEVELS: tuple[Level, ...] = ("node", "cluster", "damage", "protect")
+Level = Literal["node", "cluster", "damage", "protect", "detect"]
+LEVELS: tuple[Level, ...] = ("node", "cluster", "damage", "protect", "detect")
+TESTED: frozenset[Level] = frozenset({"protect", "detect"})
+"""Levels whose checks are test files, named by each row, and not seeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +35,14 @@ class Mutant:
         edits: What is changed; nearly always one place.
         level: The lowest level of simulation at which it must be found: ``node`` (protocol and
             state, driven directly), ``cluster`` (real nodes, disks, network and clients),
-            ``damage`` (the same with one disk that is lost or rots), or ``protect`` (no
-            simulation but ``tests``).
+            ``damage`` (the same with one disk that is lost or rots), or ``protect`` and
+            ``detect`` (no simulation but ``tests``).
         black_box: Whether it must also be found by what clients and disks show alone: the
             history, acknowledged writes, digests and progress. For ``protect``: by the
-            simulated fleet of protected clients.
+            simulated fleet of protected clients. ``detect`` has no such judge.
         faults: Which faults should reveal it, in words.
-        tests: For ``protect``: the test files that must notice it, as patterns below ``tests``.
+        tests: For ``protect`` and ``detect``: the test files that must notice it, as patterns
+            below ``tests``.
     """
 
     name: str

@@ -6,7 +6,19 @@ from typing import Any
 from cyclopts import App, ArgumentCollection, Group, Parameter
 from cyclopts.config import Env, Toml
 
-from outlast.cli import check, drill, faults, health, inspection, members, policies, run, sim, use
+from outlast.cli import (
+    check,
+    drill,
+    faults,
+    health,
+    inspection,
+    members,
+    policies,
+    run,
+    sim,
+    supervise,
+    use,
+)
 
 _HELP = "Keep a Python service working while its parts fail, and prove that it does."
 _EPILOGUE = (
@@ -48,6 +60,7 @@ def make_app(*, show_config: bool = False) -> App:
     app.command(run.serve, group=_run)
     app.command(run.node, group=_run)
     app.command(run.init, group=_run)
+    app.command(supervise.supervise, group=_run)
     app.command(drill.demo, group=_run)
     app.command(use.call, group=_use)
     app.command(use.status, group=_use)

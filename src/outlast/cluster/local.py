@@ -9,7 +9,7 @@ from typing import Any
 
 from outlast.cluster.layout import LocalPlan, draw_cluster_id, hash_seed_of, load_plan, make_plan
 from outlast.cluster.settings import EXIT_CANNOT_RUN
-from outlast.detect import Child, ChildSpec, RestartPolicy, Supervisor
+from outlast.detect import Child, RestartPolicy, Supervisor
 from outlast.kernel import ConfigError, DataError, File, NodeId, UnavailableError, World
 from outlast.log.files import read_tail
 
@@ -135,12 +135,12 @@ class LocalCluster:
             plan = LocalPlan(plan.cluster, target, plan.addresses, plan.http)
         self.plan = plan
         self.nodes: tuple[str, ...] = tuple(plan.addresses)
-        self._supervisor = Supervisor(world, [self._spec(node) for node in self.nodes])
+        self._supervisor = Supervisor(*(self._child(node) for node in self.nodes), world=world)
 
-    def _spec(self, node: str) -> ChildSpec:
-        return ChildSpec(
-            name=node,
-            command=tuple(
+    def _child(self, node: str) -> Child:
+        return Child.command(
+            node,
+            tuple(
                 node_command(
                     self.plan,
                     self._data,
@@ -151,7 +151,7 @@ class LocalCluster:
                 )
             ),
             environment={**os.environ, **self._environment, **node_environment(self.plan)},
-            log=f"{self._data}/{node}.log",
+            output=f"{self._data}/{node}.log",
             policy=_RESTARTS,
         )
 
@@ -215,7 +215,7 @@ class LocalCluster:
 
     def child(self, node: str) -> ChildView:
         """Return what the supervisor knows of ``node``'s process."""
-        child: Child = self._supervisor.child(node)
+        child = self._supervisor.child(node)
         return ChildView(child.pid or 0, child.state, child.restarts)
 
     def kill(self, node: str, number: int = signal.SIGKILL) -> int:

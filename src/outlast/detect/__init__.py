@@ -11,6 +11,10 @@ from outlast.kernel import World, offer_default_world
 
 if TYPE_CHECKING:
     from outlast.detect.asgi import health_routes as health_routes
+    from outlast.detect.child import Child as Child
+    from outlast.detect.child import Grace as Grace
+    from outlast.detect.child import Ready as Ready
+    from outlast.detect.child_status import ChildStatus as ChildStatus
     from outlast.detect.core.chen import Bertier as Bertier
     from outlast.detect.core.chen import Chen as Chen
     from outlast.detect.core.detector import Detector as Detector
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from outlast.detect.core.resource import MemoryLimit as MemoryLimit
     from outlast.detect.core.resource import ResourceLimit as ResourceLimit
     from outlast.detect.core.resource import ThreadLimit as ThreadLimit
+    from outlast.detect.core.restarting import RestartBackoff as RestartBackoff
     from outlast.detect.core.scale import LevelName as LevelName
     from outlast.detect.core.scale import Levels as Levels
     from outlast.detect.core.supervisor import InCrashLoop as InCrashLoop
@@ -55,13 +60,19 @@ if TYPE_CHECKING:
     from outlast.detect.draining import Drain as Drain
     from outlast.detect.draining_events import DrainEnded as DrainEnded
     from outlast.detect.draining_events import DrainStarted as DrainStarted
+    from outlast.detect.events import ChildAbandoned as ChildAbandoned
     from outlast.detect.events import ChildExited as ChildExited
+    from outlast.detect.events import ChildReady as ChildReady
     from outlast.detect.events import ChildRestarting as ChildRestarting
     from outlast.detect.events import ChildStarted as ChildStarted
+    from outlast.detect.events import ChildStopped as ChildStopped
+    from outlast.detect.events import ChildStuck as ChildStuck
     from outlast.detect.events import CrashLoop as CrashLoop
     from outlast.detect.events import HealthChanged as HealthChanged
     from outlast.detect.events import HealthDraining as HealthDraining
     from outlast.detect.events import HealthThreadsUsedUp as HealthThreadsUsedUp
+    from outlast.detect.events import OrphansEnded as OrphansEnded
+    from outlast.detect.events import SupervisorEscalated as SupervisorEscalated
     from outlast.detect.guard import Guard as Guard
     from outlast.detect.health import CheckResult as CheckResult
     from outlast.detect.health import GroupHealth as GroupHealth
@@ -99,9 +110,11 @@ if TYPE_CHECKING:
     from outlast.detect.membership_events import NameConflict as NameConflict
     from outlast.detect.membership_events import PacketDropped as PacketDropped
     from outlast.detect.membership_events import SuspicionRefuted as SuspicionRefuted
-    from outlast.detect.supervisor import Child as Child
-    from outlast.detect.supervisor import ChildSpec as ChildSpec
+    from outlast.detect.stop import Stop as Stop
+    from outlast.detect.stop import progress_stamp as progress_stamp
     from outlast.detect.supervisor import Supervisor as Supervisor
+    from outlast.detect.supervisor_branch import Ending as Ending
+    from outlast.detect.supervisor_file import load_supervisor as load_supervisor
     from outlast.detect.systemd import SystemdNotifier as SystemdNotifier
     from outlast.detect.systemd import notify as notify
     from outlast.detect.watchdog import Watchdog as Watchdog
@@ -188,7 +201,13 @@ _NAMES = {
     "outlast.detect.core.supervisor": (
         "InCrashLoop RestartAfter RestartDecider RestartPolicy StayDown"
     ),
-    "outlast.detect.supervisor": "Child ChildSpec Supervisor",
+    "outlast.detect.core.restarting": "RestartBackoff",
+    "outlast.detect.child": "Child Grace Ready",
+    "outlast.detect.child_status": "ChildStatus",
+    "outlast.detect.stop": "Stop progress_stamp",
+    "outlast.detect.supervisor": "Supervisor",
+    "outlast.detect.supervisor_file": "load_supervisor",
+    "outlast.detect.supervisor_branch": "Ending",
     # events
     "outlast.detect.detectors_events": (
         "AccusationPostponed HeartbeatFailed HeartbeatsMissed LocalExcuseEnded LocalExcused "
@@ -201,8 +220,9 @@ _NAMES = {
     ),
     "outlast.detect.draining_events": "DrainEnded DrainStarted",
     "outlast.detect.events": (
-        "ChildExited ChildRestarting ChildStarted CrashLoop HealthChanged HealthDraining"
-        " HealthThreadsUsedUp"
+        "ChildAbandoned ChildExited ChildReady ChildRestarting ChildStarted ChildStopped"
+        " ChildStuck CrashLoop HealthChanged HealthDraining HealthThreadsUsedUp OrphansEnded"
+        " SupervisorEscalated"
     ),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}

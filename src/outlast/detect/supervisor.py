@@ -1,306 +1,397 @@
-"""Runs processes and starts them again when they end."""
+"""Supervisor trees: keep processes, threads and tasks running, in order."""
 
 import asyncio
+import os
 import signal
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from outlast.detect.core.supervisor import (
-    InCrashLoop,
-    RestartDecider,
-    RestartPolicy,
-    StayDown,
-    exit_reason,
+from outlast.detect.child import Child
+from outlast.detect.child_run import simulated
+from outlast.detect.child_status import ChildStatus, draw, trouble
+from outlast.detect.core.restarting import (
+    AutoShutdown,
+    ChildRule,
+    OnLimit,
+    RestartBackoff,
+    Strategy,
+    TreeRules,
 )
-from outlast.detect.events import ChildExited, ChildRestarting, ChildStarted, CrashLoop
-from outlast.host.process import ChildProcess, start_process
-from outlast.kernel import ConfigError, World, current_world
+from outlast.detect.core.supervisor import Restart
+from outlast.detect.supervisor_branch import Branch, BranchState, Ending, Top
+from outlast.kernel import ConfigError, UnavailableError, World, current_world
+from outlast.kernel.registry import watch
 
-_NS: Final = 1_000_000_000
-_SIGNALS: Final = {int(number): number.name for number in signal.Signals}
+if TYPE_CHECKING:
+    from outlast.detect.health import Health
+    from outlast.host.spawn import SweeperProcess
 
-_NOT_STARTED: Final = 126
-
-ChildState = Literal["new", "running", "waiting", "done", "crash-loop", "stopped"]
-
-
-@dataclass(frozen=True, slots=True)
-class ChildSpec:
-    """One process to keep running.
-
-    Args:
-        name: Its name in events; unique within the supervisor.
-        command: Program and arguments.
-        environment: Its whole environment; ours by default.
-        directory: Where it runs; ours by default.
-        log: File that its output is appended to; by default it shares our output.
-        policy: When it is started again.
-        grace: Seconds from SIGTERM to SIGKILL when it is stopped.
-    """
-
-    name: str
-    command: Sequence[str]
-    environment: Mapping[str, str] | None = field(default=None, repr=False)
-    directory: str | None = None
-    log: str | None = None
-    policy: RestartPolicy = field(default_factory=RestartPolicy)
-    grace: float = 5.0
-
-    def __post_init__(self) -> None:
-        """Check that there is a name and a command."""
-        if not self.name or not self.command:
-            raise ConfigError(f"child {self.name!r}: name or command {self.command!r} is empty")
-
-
-class Child:
-    """What is known of one supervised process. Only to be read.
-
-    Attributes:
-        spec: What was asked for.
-        state: ``new``, ``running``, ``waiting`` (for its restart), ``done``, ``crash-loop`` or
-            ``stopped``.
-        pid: Process id while running, else ``None``.
-        restarts: How often it was started again.
-        last_exit: How it last ended, such as ``killed by SIGKILL``; empty before.
-    """
-
-    __slots__ = (
-        "_decider", "_process", "_started_ns", "_watch", "last_exit", "pid", "restarts", "spec",
-        "state",
-    )  # fmt: skip
-
-    def __init__(self, spec: ChildSpec) -> None:
-        self.spec = spec
-        self.state: ChildState = "new"
-        self.pid: int | None = None
-        self.restarts = 0
-        self.last_exit = ""
-        self._decider = RestartDecider(spec.policy)
-        self._process: ChildProcess | None = None
-        self._started_ns = 0
-        self._watch: asyncio.Task[None] | None = None
-
-    def __repr__(self) -> str:
-        """Return name and live state."""
-        return f"<Child {self.spec.name} {self.state} pid={self.pid} restarts={self.restarts}>"
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_FAILED: Final = 1
+_INTERRUPTED: Final = 130
 
 
 class Supervisor:
-    """Starts processes in order, restarts those that end, stops them in reverse order.
+    """Starts children in order, starts those again that end, stops them in reverse order.
 
-    Children never outlive the process of the supervisor (Linux), and each is the head of a
-    process group that is ended with it. Not thread-safe: use it on one loop.
+    Children are made by :meth:`Child.command`, :meth:`~Child.process`, :meth:`~Child.thread` and
+    :meth:`~Child.task`; one may be another supervisor, which makes a tree. The next child is
+    started when the one before is ready. Processes never outlive the process of the supervisor
+    (Linux), nor does what they have started, whether it has left their group or not; elsewhere
+    their process groups end with them.
+
+    Not thread-safe: use it on one loop, in a thread that lives as long as the children do (the
+    kernel ties them to it). A forked child of this process supervises nothing. Does not pickle.
 
     Args:
-        world: Clock, timers, draws and events; the current world by default.
-        specs: The children, in the order in which they start.
+        children: In the order in which they start.
+        strategy: When a child has ended and is started again, ``one_for_one``: it alone;
+            ``one_for_all``: all are stopped and started; ``rest_for_one``: those after it, too.
+        intensity: Restarts allowed within ``period``, over all children without a policy of
+            their own. One more is a crash loop.
+        period: Seconds over which they are counted.
+        backoff: Waits between restarts.
+        on_limit: In a crash loop, ``slow``: go on, one start per ``backoff.cap``; ``stop``: stop
+            all for good; ``escalate``: stop all and let the parent treat this supervisor as a
+            child that has failed. By default ``slow``, in another supervisor ``escalate``.
+        auto_shutdown: ``never``, or end when ``any_significant`` or ``all_significant`` children
+            have ended for good.
+        name: In events and health, and under which it is found by those who watch the process.
+            Needed inside another supervisor.
+        restart: As a child of another supervisor: when it is started again.
+        significant: The same: whether its end counts for ``auto_shutdown``.
+        health: Where crash loops and stuck children are reported, as ``degraded``.
+        world: Clock, timers, draws, threads and events; by default the current world at the
+            start.
 
     Raises:
-        ConfigError: Definite. Two children have the same name.
+        ConfigError: Definite. A value is out of range, no child, or two have the same name.
     """
 
-    def __init__(self, world: World | None, specs: Sequence[ChildSpec]) -> None:
-        self._world = world or current_world()
-        self._children: dict[str, Child] = {}
-        self._stopping = False
-        self._ended: asyncio.Event = asyncio.Event()
-        for spec in specs:
-            if spec.name in self._children:
-                raise ConfigError(f"Supervisor: two children are named {spec.name!r}")
-            self._children[spec.name] = Child(spec)
+    kind: Final = "supervisor"
+
+    def __init__(
+        self,
+        *children: "Child | Supervisor",
+        strategy: Strategy = "one_for_one",
+        intensity: int = 5,
+        period: float = 60.0,
+        backoff: RestartBackoff | None = None,
+        on_limit: OnLimit | None = None,
+        auto_shutdown: AutoShutdown = "never",
+        name: str = "",
+        restart: Restart = "permanent",
+        significant: bool = False,
+        health: "Health | None" = None,
+        world: World | None = None,
+    ) -> None:
+        self.name = name
+        self._specs = children
+        self._rules = TreeRules(
+            strategy, intensity, period, backoff or RestartBackoff(), on_limit or "slow",
+            auto_shutdown,
+        )  # fmt: skip
+        self._on_limit = on_limit
+        self._rule = ChildRule(name, restart, significant)
+        self._given_world = world
+        self._health = health
+        self._has_parent = False
+        self._mark = ""
+        self._sweeper: SweeperProcess | None = None
+        self._said = ""
+        self._check_names()
+        for child in children:
+            if isinstance(child, Supervisor):
+                child._adopt()
+        self.branch = self._grow()
+        if name:
+            watch(self)
+
+    def _check_names(self) -> None:
+        if not self._specs:
+            raise ConfigError("Supervisor: no children; at least one would be right")
+        seen: set[str] = set()
+        for child in self._specs:
+            if not isinstance(child, Child | Supervisor):
+                raise ConfigError(
+                    f"Supervisor: {child!r} is no child; Child.command(...) and the like make one"
+                )
+            if not child.name or "/" in child.name:
+                raise ConfigError(
+                    f"Supervisor: a supervisor inside is named {child.name!r}; not empty, no '/'"
+                )
+            if child.name in seen:
+                raise ConfigError(f"Supervisor: two children are named {child.name!r}")
+            seen.add(child.name)
+
+    def _adopt(self) -> None:
+        if self._has_parent:
+            raise ConfigError(f"Supervisor: {self.name!r} has a parent already")
+        self._has_parent = True
+        if self._on_limit is None:
+            self._rules = replace(self._rules, on_limit="escalate")
+            self.branch = self._grow()
+
+    def _grow(self) -> Branch:
+        rules = [one._rule if isinstance(one, Supervisor) else one.rule() for one in self._specs]
+        return Branch(self.name, self._specs, self._rules, rules)
+
+    # --- what can be seen ----------------------------------------------------------------------
 
     def __repr__(self) -> str:
         """Return the children with their live state."""
-        return f"<Supervisor {list(self._children.values())}>"
+        name = f" {self.name}" if self.name else ""
+        return f"<Supervisor{name} {list(self.children)}>"
+
+    def __str__(self) -> str:
+        """Return the tree with its live state, a line for each child."""
+        rules = self._rules
+        head = f"{self.name or 'supervisor'} {rules.strategy} {self.state}"
+        return "\n".join([head, *draw(self.children)])
 
     @property
-    def children(self) -> tuple[Child, ...]:
-        """The children, in order of start."""
-        return tuple(self._children.values())
+    def state(self) -> BranchState:
+        """``new``, ``running``, ``stopping`` or ``ended``."""
+        return self.branch.state
 
-    def child(self, name: str) -> Child:
-        """Return what is known of one child.
+    @property
+    def children(self) -> tuple[ChildStatus, ...]:
+        """The children, in order of start."""
+        return self.branch.children
+
+    @property
+    def ending(self) -> Ending | None:
+        """Why it has ended, ``None`` before."""
+        return self.branch.ending
+
+    def child(self, name: str) -> ChildStatus:
+        """Return what is known of one child; ``inner/name`` for one of a supervisor inside.
 
         Raises:
             ConfigError: Definite. There is none of that name.
         """
-        found = self._children.get(name)
+        first, _, rest = name.partition("/")
+        found = self.branch.statuses.get(first)
         if found is None:
-            known = ", ".join(self._children) or "none"
-            raise ConfigError(f"child {name!r} is not supervised here; children: {known}")
+            known = ", ".join(self.branch.statuses)
+            raise ConfigError(f"child {first!r} is not supervised here; children: {known}")
+        if rest and isinstance(found.spec, Supervisor):
+            return found.spec.child(rest)
         return found
 
-    async def start(self) -> None:
-        """Start every child that does not run; returns when all processes run.
+    def describe(self) -> dict[str, Any]:
+        """Return the settings, as values that JSON knows."""
+        rules = self._rules
+        return {
+            "kind": "supervisor", "name": self.name, "strategy": rules.strategy,
+            "intensity": rules.intensity, "period": rules.period, "on_limit": rules.on_limit,
+            "auto_shutdown": rules.auto_shutdown, "children": [one.name for one in self._specs],
+        }  # fmt: skip
 
-        If one cannot be started, those that were started are stopped again.
+    def snapshot(self) -> dict[str, Any]:
+        """Return the live state, as values that JSON knows."""
+        return {
+            "state": self.state,
+            "ending": "" if self.ending is None else self.ending.reason,
+            "children": [child.snapshot() for child in self.children],
+        }
+
+    # --- life ----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start all children in order; returns when all are ready. Nothing happens if it runs.
+
+        A child that ends before it is ready is started again as the rules say, and those after
+        it wait; put ``asyncio.timeout`` around it to give up. Cancelled, or if it raises,
+        everything that was started is stopped again.
 
         Raises:
-            OSError: Definite. A log cannot be opened, or there is no room for a process.
+            OSError: Definite. A process, or its log, cannot be started at all.
+            ConfigError: Definite. It is part of another supervisor; a process in simulated time.
+            UnavailableError: Definite. It ended because restarts did not help.
         """
-        self._stopping = False
-        self._ended.clear()
+        self._refuse_inner("start")
+        if not self.branch.core.running:
+            self._begin(self._given_world or current_world())
+        up = self.branch.up
         try:
-            for child in self._children.values():
-                await self._begin(child)
+            if up is not None:
+                await asyncio.shield(up)
         except BaseException:
             await self.stop()
             raise
 
-    async def restart(self, name: str) -> None:
-        """Start a child again that is done or in a crash loop, counting afresh."""
-        child = self.child(name)
-        if child._watch is not None and not child._watch.done():
+    def restart(self, name: str) -> None:
+        """Start a child again that is down, at once and counting afresh.
+
+        One of a supervisor inside that has ended is started with all of that supervisor. Nothing
+        happens if it runs, if everything is being stopped, or if nothing was ever started.
+
+        Raises:
+            ConfigError: Definite. There is none of that name.
+        """
+        self.child(name)
+        first, _, rest = name.partition("/")
+        index = list(self.branch.statuses).index(first)
+        spec = self._specs[index]
+        if rest and isinstance(spec, Supervisor) and spec.state == "running":
+            spec.restart(rest)
             return
-        child._decider.forget()
-        child.restarts += 1
-        self._ended.clear()
-        await self._begin(child)
+        if self._mark and self._sweeper is None:
+            self._post_sweeper(self._mark)
+        self.branch.restart(index)
 
     async def stop(self) -> None:
-        """Stop all children, the last started first: SIGTERM, ``grace`` seconds, SIGKILL.
+        """Stop all children, the last started first: each is asked, has its grace, is ended.
 
         Every process has ended when this returns. Cancelled, it kills at once what is left.
+
+        Raises:
+            ConfigError: Definite. It is part of another supervisor.
         """
-        self._stopping = True
-        left = [child for child in reversed(self._children.values())]
-        try:
-            while left:
-                await self._stop_one(left[0])
-                left.pop(0)
-        finally:
-            for child in left:
-                if child._process is not None:
-                    child._process.kill_group()
-        self._ended.set()
-
-    async def ended(self) -> None:
-        """Wait until a child is in a crash loop and stays down, or all are done or stopped."""
-        await self._ended.wait()
-
-    # --- inside -----------------------------------------------------------------------------
-
-    async def _begin(self, child: Child) -> None:
-        if child._watch is not None and not child._watch.done():
+        self._refuse_inner("stop")
+        self.branch.shut()
+        if not self.branch.core.running:
             return
-        await self._launch(child)
-        child._watch = asyncio.get_running_loop().create_task(
-            self._watch(child), name=f"supervise {child.spec.name}"
-        )
-
-    async def _launch(self, child: Child) -> None:
-        spec = child.spec
-        child._process = await start_process(
-            spec.command, environment=spec.environment, directory=spec.directory, log=spec.log
-        )
-        child._started_ns = self._world.clock.monotonic_ns()
-        child.pid = child._process.pid
-        child.state = "running"
-        self._world.events.emit(
-            ChildStarted(child=spec.name, pid=child.pid, restarts=child.restarts)
-        )
-
-    async def _watch(self, child: Child) -> None:
-        """Wait for each end of the child, and start it again as its policy says."""
-        while True:
-            if child._process is not None:
-                code = await child._process.wait()
-                self._note_exit(child, code)
-            else:
-                code = _NOT_STARTED
-            if self._stopping:
-                return
-            delay_ns = self._decide(child, code)
-            if delay_ns is None:
-                self._note_end(child)
-                return
-            await self._world.timers.sleep(delay_ns / _NS)
-            child.restarts += 1
-            await self._launch_again(child)
-
-    async def _launch_again(self, child: Child) -> None:
-        """Start the child; what cannot be started counts as ended at once."""
-        launch = asyncio.get_running_loop().create_task(self._launch(child))
         try:
-            await asyncio.shield(launch)
-        except OSError as error:
-            child.last_exit = f"cannot be started: {error}"
-        except asyncio.CancelledError:
-            # Stopped in the middle of a start: the process must not be left behind.
-            await asyncio.wait([launch])
-            if child._process is not None:
-                child._process.kill_group()
-                self._note_exit(child, await child._process.wait())
+            await self.branch.finished.wait()
+        except BaseException:
+            self.kill()
             raise
 
-    def _decide(self, child: Child, code: int) -> int | None:
-        """Return the wait before the next start, ``None`` if there is none."""
-        world = self._world
-        decision = child._decider.on_exit(code, world.clock.monotonic_ns(), world.prng)
-        if isinstance(decision, StayDown):
-            child.state = "done"
-            return None
-        if isinstance(decision, InCrashLoop):
-            child.state = "crash-loop"
-            world.events.emit(
-                CrashLoop(
-                    child=child.spec.name,
-                    count=decision.count,
-                    period=child.spec.policy.period,
-                    reason=child.last_exit,
-                )
-            )
-            return decision.delay_ns
-        child.state = "waiting"
-        world.events.emit(
-            ChildRestarting(
-                child=child.spec.name, delay=decision.delay_ns / _NS, count=decision.count
-            )
-        )
-        return decision.delay_ns
+    def kill(self) -> None:
+        """End all processes at once, tasks and threads as far as they let themselves be ended."""
+        self.branch.kill()
 
-    def _note_exit(self, child: Child, code: int) -> None:
-        process, pid = child._process, child.pid or 0
-        child._process, child.pid = None, None
-        child.last_exit = exit_reason(code, _SIGNALS)
-        if process is not None:
-            process.kill_group()  # what it started and left behind
-        uptime_ns = self._world.clock.monotonic_ns() - child._started_ns
-        self._world.events.emit(
-            ChildExited(
-                level="info" if self._stopping else "warning",
-                child=child.spec.name,
-                pid=pid,
-                code=code,
-                reason=child.last_exit,
-                uptime=uptime_ns / _NS,
-            )
-        )
+    async def ended(self) -> Ending:
+        """Wait until it has ended, or a child stays down by its own policy; say why."""
+        await self.branch.told.wait()
+        return self.ending or Ending("stopped")
 
-    def _note_end(self, child: Child) -> None:
-        over = all(c.state in {"done", "crash-loop", "stopped"} for c in self._children.values())
-        if child.state == "crash-loop" or over:
-            self._ended.set()
+    async def __aenter__(self) -> Self:
+        """Start it."""
+        await self.start()
+        return self
 
-    async def _stop_one(self, child: Child) -> None:
-        watch, process = child._watch, child._process
-        if process is not None:
-            process.terminate()
-            killer = self._world.timers.call_at(
-                self._world.clock.monotonic_ns() + round(child.spec.grace * _NS),
-                process.kill_group,
-            )
-            try:
-                if watch is not None:
-                    await asyncio.wait([watch])
-                else:
-                    self._note_exit(child, await process.wait())
-            finally:
-                killer.cancel()
-        if watch is not None and not watch.done():
-            watch.cancel()
-            await asyncio.wait([watch])
-        child._watch = None
-        if child.state not in {"new", "done", "crash-loop"}:
-            child.state = "stopped"
+    async def __aexit__(self, *_: object) -> None:
+        """Stop it."""
+        await self.stop()
+
+    def run(self) -> int:
+        """Start it and supervise until a signal or its end; the whole of a program.
+
+        The first SIGTERM or SIGINT stops everything in order, a second kills it at once.
+
+        Returns:
+            The exit code: 0 after SIGTERM or when it has ended well, 130 after SIGINT, 1 when it
+            has ended because restarts did not help.
+        """
+        return asyncio.run(self.main())
+
+    async def main(self) -> int:
+        """The same as :meth:`run` in a running loop, whose signal handlers it takes."""
+        loop = asyncio.get_running_loop()
+        asked: list[int] = []
+        begun = asyncio.Event()
+
+        def on_signal(number: int) -> None:
+            asked.append(number)
+            begun.set()
+            if len(asked) > 1:
+                self.kill()
+
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, on_signal, number)
+        waits = [asyncio.ensure_future(begun.wait()), asyncio.ensure_future(self._serve())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if not asked:
+                await waits[1]
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+            await self.stop()
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+        if asked:
+            return _INTERRUPTED if asked[0] == signal.SIGINT else 0
+        return _FAILED if self.ending is not None and self.ending.failed else 0
+
+    async def _serve(self) -> None:
+        try:
+            await self.start()
+        except UnavailableError:
+            if self.ending is None or not self.ending.failed:
+                raise
+        await self.ended()
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _refuse_inner(self, what: str) -> None:
+        if self._has_parent:
+            raise ConfigError(f"Supervisor: {what} the outermost one, not {self.name!r} inside")
+
+    def _leaves(self) -> Iterator[Child]:
+        for one in self._specs:
+            if isinstance(one, Supervisor):
+                yield from one._leaves()
+            else:
+                yield one
+
+    def _begin(self, world: World) -> None:
+        self._mark = ""
+        if any(one.kind in {"command", "process"} for one in self._leaves()):
+            if simulated(world):
+                message = "Supervisor: processes need the real machine; tasks and threads run here"
+                raise ConfigError(message)
+            now_ns = world.clock.monotonic_ns()
+            self._mark = f"{os.getpid():x}-{now_ns:x}-{world.prng.bits64():016x}."
+            self._post_sweeper(self._mark)
+        self.branch.begin(world, _Root(self, self._mark))
+
+    def _post_sweeper(self, mark: str) -> None:
+        """Have what ends our processes when we are gone."""
+        from outlast.host.spawn import SweeperProcess
+
+        self._dismiss_sweeper()
+        self._sweeper = SweeperProcess(mark)
+
+    def _dismiss_sweeper(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.dismiss()
+            self._sweeper = None
+
+    def _changed(self) -> None:
+        if not self.branch.core.running:
+            self._dismiss_sweeper()
+        if self._health is None:
+            return
+        wrong = trouble(self.children)
+        text = "; ".join(wrong) or f"{len(self._specs)} children"
+        if text != self._said:
+            self._said = text
+            from outlast.detect.health import Status
+
+            status = Status.DEGRADED if wrong else Status.OK
+            self._health.report(f"supervisor {self.name}".strip(), status, text, critical=False)
+
+
+class _Root(Top):
+    """What the supervisors of one tree share."""
+
+    def __init__(self, supervisor: Supervisor, mark: str) -> None:
+        super().__init__(mark, supervisor.name)
+        self._supervisor = supervisor
+
+    def failed_start(self, error: Exception) -> None:
+        """A child could not be started: if the tree is starting, that is the answer."""
+        up = self._supervisor.branch.up
+        if up is not None and not up.done() and self.error is None:
+            self.error = error
+            self._supervisor.branch.shut(f"it cannot be started: {error}")
+
+    def changed(self) -> None:
+        """Tell health what is wrong, if that is something else than before."""
+        self._supervisor._changed()

@@ -60,9 +60,7 @@ class RestartBackoff:
             if not value > 0 or not isfinite(value):
                 raise ConfigError(f"RestartBackoff: {name} is {value}; above 0 and finite")
         if self.cap < self.base:
-            raise ConfigError(
-                f"RestartBackoff: cap ({self.cap} s) is below base ({self.base} s)"
-            )
+            raise ConfigError(f"RestartBackoff: cap ({self.cap} s) is below base ({self.base} s)")
         if not 0 <= self.jitter <= 1:
             raise ConfigError(f"RestartBackoff: jitter is {self.jitter}; 0 to 1")
 
