@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def test_generated_page_is_up_to_date(page: str, golden: Any) -> None:
 
 def test_every_setting_says_what_it_means() -> None:
     for module, name, _ in reference_pages.SETTINGS:
-        cls = getattr(sys.modules[module], name)
+        cls = getattr(import_module(module), name)
         fields = [field for field, _ in reference_pages.defaults_of(cls)]
         assert fields == list(reference_pages.arguments_of(cls)), f"{module}.{name}"
 
