@@ -59,7 +59,7 @@ test: setup  ## the whole suite, lint included
 lint: .venv/.test  ## style, types and import contracts
 	@$(VENV) tools/lint.py
 
-bench: setup .venv/.bench  ## ours beside etcd and PySyncObj, policies beside their peers, the log, drills, simulation
+bench: setup .venv/.bench  ## ours beside the peers: cluster, policies, log, drills, simulation, detection
 	@$(VENV) -m benchmarks.replication
 	@$(VENV) -m benchmarks.log
 	@$(VENV) -m benchmarks.drill
@@ -69,6 +69,13 @@ bench: setup .venv/.bench  ## ours beside etcd and PySyncObj, policies beside th
 	@$(VENV) -m benchmarks.probes
 	@$(VENV) -m benchmarks.adaptive
 	@$(VENV) -m benchmarks.failover --quick
+	@$(VENV) -m benchmarks.detectors --quick
+	@$(VENV) -m benchmarks.membership --quick
+	@$(VENV) -m benchmarks.health --quick
+	@$(VENV) -m benchmarks.health_http --quick
+	@$(VENV) -m benchmarks.watchdogs --quick
+	@$(VENV) -m benchmarks.supervisor --quick
+	@$(VENV) -m benchmarks.pool --quick
 
 docs: .venv/.docs  ## the documentation, into docs/_build/html
 	@$(VENV) -m sphinx -n -W -q docs docs/_build/html

@@ -45,6 +45,17 @@ def test_it_answers_from_a_thread_of_its_own(health: Health, server: HealthServe
     assert server.start() is server
 
 
+def test_health_serves_itself_in_a_block_of_either_kind(health: Health) -> None:
+    with health.serve(":0") as server:
+        assert get(server, "/readyz")[0] == 200
+
+    async def main() -> None:
+        async with health.serve(":0") as other:
+            assert (await asyncio.to_thread(get, other, "/readyz"))[0] == 200
+
+    asyncio.run(main())
+
+
 def test_headers_say_nothing_about_the_server(server: HealthServer) -> None:
     one = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
     with closing(one):

@@ -526,3 +526,27 @@ def test_threads_share_a_pool() -> None:
 def test_wrong_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         Pool(**{"name": "shop", "source": ABC, **settings})
+
+
+@pytest.mark.parametrize("pick", ["p2c", "least_loaded", "peak_ewma", "round_robin"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_instance_that_failed_once_is_called_again(pick: str, workers: int) -> None:
+    called = {"a": 0, "b": 0, "c": 0}
+
+    async def order(endpoint: Endpoint) -> None:
+        called[endpoint.address] += 1
+        await asyncio.sleep(0.02)
+        if endpoint.address == "c" and called["c"] == 10:
+            raise ConnectionResetError("once")
+
+    async def main() -> None:
+        shop = Pool("shop", ["a", "b", "c"], pick=pick, idempotent=True)
+
+        async def work() -> None:
+            for _ in range(600):
+                await shop.call(order)
+
+        await asyncio.gather(*(work() for _ in range(workers)))
+
+    sim.run(main, seed=3)
+    assert called["c"] > 600 * workers * 0.2

@@ -48,12 +48,13 @@ CHOOSING = (
     ),
     _choose(
         "pool-load-without-weight", _MEMBER,
-        "return (self.in_flight + self.debt) / self.share", "return self.in_flight + self.debt",
+        "return (self.in_flight + self.owed(now_ns)) / self.share",
+        "return self.in_flight + self.owed(now_ns)",
         breaks="Load is calls in flight for the weight", faults="none",
     ),
     _choose(
         "pool-quick-failure-is-no-load", _MEMBER,
-        "        self.owe()\n        self.window.add(False, now_ns)",
+        "        self.owe(now_ns)\n        self.window.add(False, now_ns)",
         "        self.window.add(False, now_ns)",
         breaks="An instance that fails at once does not draw ever more calls",
         faults="refused connections",
@@ -169,7 +170,7 @@ EJECTION = (
     ),
     _eject(
         "pool-busy-is-failed", _CORE,
-        '        elif verdict == "busy":\n            member.owe()',
+        '        elif verdict == "busy":\n            member.owe(now_ns)',
         '        elif verdict == "busy":\n            member.failed(now_ns)\n'
         "            self._judge_streak(member, now_ns, probe)",
         breaks="A busy instance is spared, and not ejected", faults="load",

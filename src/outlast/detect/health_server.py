@@ -95,6 +95,14 @@ class HealthServer:
         """Stop."""
         self.stop()
 
+    async def __aenter__(self) -> Self:
+        """Start."""
+        return self.start()
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Stop."""
+        self.stop()
+
     @property
     def port(self) -> int:
         """The port; once started the one in use, if 0 was asked for."""

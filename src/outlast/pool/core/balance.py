@@ -65,7 +65,7 @@ def chooser(pick: Pick, prng: Prng) -> Chooser:
     peak = pick.load.kind == "peak_ewma"
 
     def load(member: Member, now_ns: int) -> float:
-        return member.cost(now_ns, decay_ns) if peak else member.load()
+        return member.cost(now_ns, decay_ns) if peak else member.load(now_ns)
 
     if pick.kind == "round_robin":
         return RoundRobin().choose

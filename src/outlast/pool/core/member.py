@@ -74,8 +74,9 @@ class Member:
         instance: Where it is.
         in_flight: Calls under way.
         debt: Calls that count as under way though they are not: one for each failure lately,
-            halved by each success. A refused connection ends at once, and whoever has fewest
-            calls in flight would otherwise be given ever more of them.
+            halved by each success and each second since. A refused connection ends at once, and
+            whoever has fewest calls in flight would otherwise be given ever more of them; and
+            who gets no calls has no successes.
         streak: Failures in a row.
         lies: Wrong answers since it was admitted.
         standing: See the module.
@@ -87,13 +88,14 @@ class Member:
     __slots__ = (
         "avoid", "check_fails", "check_passes", "credit", "debt", "drained_by_hand",
         "ejected_ns", "epoch", "ewma_at_ns", "ewma_ns", "good_since_ns", "in_flight", "instance",
-        "latencies", "leave_ns", "lies", "measured", "probe_ns", "ramp_from_ns", "share", "sick",
-        "standing", "streak", "times", "until_ns", "why", "window",
+        "latencies", "leave_ns", "lies", "measured", "owed_ns", "probe_ns",
+        "ramp_from_ns", "share", "sick", "standing", "streak", "times", "until_ns", "why", "window",
     )  # fmt: skip
 
     def __init__(self, instance: Instance, window_ns: int, now_ns: int) -> None:
         self.instance = instance
         self.in_flight = self.debt = self.streak = self.lies = 0
+        self.owed_ns = now_ns
         self.standing: Standing = "live"
         self.until_ns = self.ejected_ns = self.times = self.epoch = 0
         self.why = ""
@@ -126,16 +128,20 @@ class Member:
         """Whether it gets calls when the pool is calm."""
         return self.standing == "live" and not (self.sick or self.avoid or self.draining)
 
-    def load(self) -> float:
+    def owed(self, now_ns: int) -> int:
+        """Return the debt that is left."""
+        return self.debt >> min(64, (now_ns - self.owed_ns) // NS) if self.debt else 0
+
+    def load(self, now_ns: int) -> float:
         """Return its calls in flight for its share."""
-        return (self.in_flight + self.debt) / self.share
+        return (self.in_flight + self.owed(now_ns)) / self.share
 
     def cost(self, now_ns: int, decay_ns: float) -> float:
         """Return its latency times the calls that a new one would stand beside, for its share.
 
         An instance that has not answered yet is asked once, and then waited for (Finagle).
         """
-        waiting = self.in_flight + self.debt
+        waiting = self.in_flight + self.owed(now_ns)
         if not self.measured:
             return waiting * 1e18
         faded = self.ewma_ns * math.exp((self.ewma_at_ns - now_ns) / decay_ns)
@@ -164,12 +170,13 @@ class Member:
     def failed(self, now_ns: int) -> None:
         """Count a bad outcome."""
         self.streak += 1
-        self.owe()
+        self.owe(now_ns)
         self.window.add(False, now_ns)
 
-    def owe(self) -> None:
+    def owe(self, now_ns: int) -> None:
         """Count as more loaded, after a failure or because it says that it has too much to do."""
-        self.debt = min(self.debt + 1, _DEBT_MAX)
+        self.debt = min(self.owed(now_ns) + 1, _DEBT_MAX)
+        self.owed_ns = now_ns
 
     def median_ns(self, now_ns: int, window_ns: int) -> int | None:
         """Return the median latency of its good outcomes lately, ``None`` without any."""

@@ -157,7 +157,7 @@ class PoolCore:
             if probe:
                 self._readmit(member, "a probe succeeded", now_ns)
         elif verdict == "busy":
-            member.owe()
+            member.owe(now_ns)
         elif verdict == "cut":
             member.observe(elapsed_ns, now_ns, self._decay_ns, only_up=True)
         elif verdict == "failed":
