@@ -86,10 +86,34 @@ class Member:
     """
 
     __slots__ = (
-        "avoid", "check_fails", "check_passes", "credit", "debt", "drained_by_hand",
-        "ejected_ns", "epoch", "ewma_at_ns", "ewma_ns", "good_since_ns", "in_flight", "instance",
-        "latencies", "leave_ns", "lies", "measured", "owed_ns", "probe_ns", "share",
-        "ramp_from_ns", "sick", "standing", "streak", "times", "until_ns", "why", "window",
+        "avoid",
+        "check_fails",
+        "check_passes",
+        "credit",
+        "debt",
+        "drained_by_hand",
+        "ejected_ns",
+        "epoch",
+        "ewma_at_ns",
+        "ewma_ns",
+        "good_since_ns",
+        "in_flight",
+        "instance",
+        "latencies",
+        "leave_ns",
+        "lies",
+        "measured",
+        "owed_ns",
+        "probe_ns",
+        "ramp_from_ns",
+        "share",
+        "sick",
+        "standing",
+        "streak",
+        "times",
+        "until_ns",
+        "why",
+        "window",
     )  # fmt: skip
 
     def __init__(self, instance: Instance, window_ns: int, now_ns: int) -> None:
