@@ -140,7 +140,6 @@ _EXTRA = {
     "jinja2": "drill",
     "edn_format": "edn",
     "grpc": "grpc",
-    "grpc_health": "grpc",
     "h11": "health",
 }
 

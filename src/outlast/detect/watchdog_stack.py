@@ -54,10 +54,15 @@ def thread_text(ident: int) -> str:
 
 
 def all_text(skip: int = 0, only: "set[int] | None" = None) -> str:
-    """Return the stacks of all threads, or of ``only`` these, but for the thread ``skip``."""
+    """Return the stacks of all threads, or of ``only`` these, but for the thread ``skip``.
+
+    The main thread comes first, so that many others cannot crowd it out of the bound.
+    """
+    first = threading.main_thread().ident
+    frames = sorted(sys._current_frames().items(), key=lambda one: one[0] != first)
     parts = [
         f"{thread_name(ident)}:\n{frame_text(frame)}"
-        for ident, frame in sys._current_frames().items()
+        for ident, frame in frames
         if ident != skip and (only is None or ident in only)
     ]
     whole = "\n".join(parts)
