@@ -1,46 +1,26 @@
 """What a program says of itself, what is told of it, and how health is set up."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from outlast import sim
 from outlast.detect import (
     Health,
     HealthChanged,
     HealthDraining,
-    Status,
 )
-from outlast.kernel import ConfigError, Event, current_world
+from outlast.kernel import ConfigError
 from outlast.kernel.registry import watched
-
-OK, DEGRADED, UNKNOWN, FAILED = Status.OK, Status.DEGRADED, Status.UNKNOWN, Status.FAILED
-
-
-def story(main: Callable[[], Any]) -> Any:
-    return sim.run(main, seed=3)
-
-
-def listen() -> list[Event]:
-    heard: list[Event] = []
-    current_world().events.subscribe(heard.append)  # type: ignore[attr-defined]
-    return heard
-
-
-def status(health: Health, name: str) -> Status:
-    return next(
-        one.status
-        for group in health.snapshot().values()
-        for one in group.results
-        if one.name == name
-    )
-
-
-def changes(heard: list[Event]) -> list[tuple[str, str]]:
-    return [(one.check, one.after) for one in heard if isinstance(one, HealthChanged)]
-
+from tests.support.health_story import (
+    DEGRADED,
+    FAILED,
+    OK,
+    UNKNOWN,
+    changes,
+    listen,
+    status,
+    story,
+)
 
 # --- reports, progress, events -----------------------------------------------------------------
 
