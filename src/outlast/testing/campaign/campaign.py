@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from outlast.kernel import ConfigError
+from outlast.kernel import ConfigError, invariant
 from outlast.testing.campaign.loading import Origin
 from outlast.testing.campaign.model import Difference, Explanation, Runnable, SeedResult
 from outlast.testing.campaign.repeat import SECOND_RUN, Repeats, compare_again
@@ -128,6 +128,11 @@ class _Handing:
         self._next = end
         return taken
 
+    @property
+    def handed(self) -> int:
+        """How many seeds were handed out."""
+        return self._next - self._settings.first
+
     def twice(self, seed: int) -> bool:
         """Whether ``seed`` is one of those that are run twice: at least two, if there are two."""
         return (seed - self._settings.first) % TWICE_EVERY == 0 or seed == self._last
@@ -191,6 +196,8 @@ class Campaign:
                 handing.stopped |= stop and not result.passed
                 self.report.seconds = seconds() - self._begun
                 self._tick("running")
+            counted = f"{self.report.seeds} of {handing.handed} seeds that were handed out ended"
+            invariant(self.report.seeds == handing.handed, counted)
             if self.report.escape is None:
                 self._explain(runner)
         if self.report.escape is None:

@@ -68,6 +68,12 @@ class WorkerProcess:
         name: Of the runnable.
         hang_seconds: Real seconds that one run may take.
         environment: More environment, such as ``PYTHONHASHSEED``.
+
+    Attributes:
+        seed: Which it runs now.
+        jobs: Seeds it was given and whose result has not come.
+        idle: Whether it waits for seeds. It does not yet when the last result has come, but
+            when it was then asked for more and there were none.
     """
 
     def __init__(
@@ -93,6 +99,7 @@ class WorkerProcess:
         )
         self.seed: int | None = None
         self.jobs: list[int] = []
+        self.idle = True
         self._rest = b""
         self._send(
             factory=origin.factory,
@@ -332,7 +339,7 @@ class Pool:
             for worker in self._workers:
                 selector.register(worker, selectors.EVENT_READ)
                 self._give(worker, seeds)
-            while any(worker.jobs for worker in self._workers):
+            while not all(worker.idle for worker in self._workers):
                 ready = selector.select(_POLL_SECONDS)
                 if not ready:
                     tick("running")
@@ -355,6 +362,7 @@ class Pool:
             chosen.append(self._again.popleft())
         chosen += seeds.take(self._chunk - len(chosen))
         worker.jobs = list(chosen)
+        worker.idle = not chosen
         if chosen:
             twice = [seed for seed in chosen if seeds.twice(seed)]
             worker.start("seeds", seeds=chosen, twice=twice, only=self._only)
