@@ -1,9 +1,11 @@
 """Watchdogs and their engine, with a clock that is set by hand or in the simulator."""
 
 import asyncio
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,34 +42,10 @@ from outlast.detect.watchdog_resource import ResourceWatchdog
 from outlast.detect.watchdog_stuck import TaskWatchdog, ThreadWatchdog
 from outlast.host import make_world
 from outlast.kernel import ConfigError, Event, World, current_world
+from tests.support.watchdog_hands import HandClock, Readings
 
 NS = 1_000_000_000
 MIB = 1 << 20
-
-
-class HandClock:
-    """A clock that is set by hand. ``beside`` says that it is no real one."""
-
-    beside = None
-
-    def __init__(self) -> None:
-        self.now_ns = 1000 * NS
-        self.ahead_ns = 0
-
-    def monotonic_ns(self) -> int:
-        return self.now_ns
-
-    def wall_ns(self) -> int:
-        return self.now_ns + self.ahead_ns
-
-    def boot_id(self) -> str:
-        return ""
-
-    def pause(self, seconds: float) -> None:
-        self.now_ns += round(seconds * NS)
-
-    def wait(self, gate: Any, seconds: float | None) -> bool:
-        raise AssertionError("nothing waits here")
 
 
 class Odd(Watchdog):
@@ -373,11 +351,13 @@ def test_a_watcher_that_comes_late_says_that_nothing_ran_and_why(
 ) -> None:  # fmt: skip
     used = iter([0, round(cpu * NS)])
     monkeypatch.setattr("outlast.detect.watchdog_loop._cpu_ns", lambda: next(used))
+    monkeypatch.setattr("outlast.detect.watchdog_loop._turns", lambda: 0)
     watchdog = ProcessWatchdog(0.5)
     engine = Watchdogs(watchdog, world=world).start()
     watchdog._pad = SimpleNamespace(take=lambda: text, arm=lambda _: True)  # type: ignore[assignment]
-    engine.slept_ns = round(slept * NS)
-    watchdog.look(engine, clock.now_ns)
+    engine.alive()
+    clock.now_ns += round(slept * NS)
+    watchdog.look(engine, engine.alive())
     if cause is None:
         assert told == []
     else:
@@ -393,25 +373,47 @@ def test_threads_are_stuck_when_they_wait_for_a_lock_and_had_no_turn(
 ) -> None:
     slices = [1]
     monkeypatch.setattr(watchdog_stuck, "_slices", lambda _: slices[0])
-    monkeypatch.setattr(watchdog_stuck, "waits_for_lock", lambda frame: True)
     watchdog = ThreadWatchdog(1.0)
     engine = Watchdogs(watchdog, world=world).start()
     watchdog.off = ""
-    for number in range(6):
-        slices[0] = number
+    with waiting("stuck-for-ever"):
+        for number in range(6):
+            slices[0] = number
+            watchdog.look(engine, clock.now_ns)
+            clock.now_ns += NS // 2
+        assert told == []
+        for _ in range(3):
+            watchdog.look(engine, clock.now_ns)
+            clock.now_ns += NS // 2
+        assert kinds(told) == [ThreadsStuck]
+        assert isinstance(told[0], ThreadsStuck)
+        assert "stuck-for-ever" in told[0].threads
+        assert watchdog.snapshot()["stuck"] >= 1
+        engine.slept_ns = 10 * NS
         watchdog.look(engine, clock.now_ns)
-        clock.now_ns += NS // 2
-    assert told == []
-    for _ in range(3):
-        watchdog.look(engine, clock.now_ns)
-        clock.now_ns += NS // 2
-    assert kinds(told) == [ThreadsStuck]
-    assert isinstance(told[0], ThreadsStuck)
-    assert threading.current_thread().name in told[0].threads
-    assert watchdog.snapshot()["stuck"] >= 1
-    engine.slept_ns = 10 * NS
-    watchdog.look(engine, clock.now_ns)
-    assert watchdog.snapshot()["stuck"] == 0
+        assert watchdog.snapshot()["stuck"] == 0
+
+
+@contextmanager
+def waiting(name: str) -> Iterator[None]:
+    """A thread that waits for a lock."""
+    lock = threading.Lock()
+    lock.acquire()
+
+    def take() -> None:
+        lock.acquire()
+
+    thread = threading.Thread(target=take, name=name, daemon=True)
+    thread.start()
+    frame = None
+    while frame is None or not watchdog_stuck.waits_for_lock(frame):
+        frame = sys._current_frames().get(thread.ident or 0)
+        time.sleep(0.001)
+    try:
+        yield
+    finally:
+        lock.release()
+        thread.join()
 
 
 def test_tasks_that_nobody_can_wake_are_told_once_and_others_are_not() -> None:
@@ -530,53 +532,6 @@ def test_all_usual_watchdogs_begin_in_the_simulator_and_say_what_is_off() -> Non
 
 
 # --- resources ---------------------------------------------------------------------------------
-
-
-class Readings:
-    """What the system says, set by hand."""
-
-    def __init__(self) -> None:
-        self.memory, self.fds, self.thread_count, self.disk = 100.0 * MIB, 10, 3, 50
-        self.cpu = self.held = self.boot = 0
-
-    def rss_bytes(self) -> float:
-        return self.memory
-
-    def uss_bytes(self) -> int:
-        return 7
-
-    def memory_limit_bytes(self) -> int:
-        return 1000 * MIB
-
-    def descriptors(self) -> int:
-        return self.fds
-
-    def descriptors_limit(self) -> int:
-        return 100
-
-    def threads(self) -> int:
-        return self.thread_count
-
-    def threads_limit(self) -> None:
-        return None
-
-    def disk_bytes(self, path: str) -> tuple[int, int] | None:
-        return (self.disk, 100) if path == "." else None
-
-    def cpu_ns(self) -> int:
-        return self.cpu
-
-    def cpus(self) -> float:
-        return 2.0
-
-    def throttled_ns(self) -> int:
-        return self.held
-
-    def boot_ns(self) -> int:
-        return self.boot
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import asyncio
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ _SLACK_NS: Final = 80_000_000
 _LOOK_MAX_NS: Final = _NS
 _RETRY_NS: Final = 10 * _NS
 _STOP_SECONDS: Final = 3.0
+_GAP_NS: Final = 50_000_000
+_GAPS_MAX: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,9 @@ class Watchdogs:
         self._gate = threading.Lock()
         self._running = False
         self._rested_ns: int | None = None
+        self._alive_ns: int | None = None
+        self._gaps: deque[tuple[int, int]] = deque(maxlen=_GAPS_MAX)
+        self._actor.alive = self.alive
         self.slept_ns = 0
         self.looks = 0
         self._check(watchdogs)
@@ -211,7 +217,8 @@ class Watchdogs:
                 one.end()
             raise
         self._running = True
-        self._rested_ns = None
+        self._rested_ns = self._alive_ns = None
+        self._gaps.clear()
         _engines.add(self)
         if not self.simulated:
             self._gate = threading.Lock()
@@ -271,8 +278,7 @@ class Watchdogs:
 
         Those whose time is not far are looked at as well: one waking instead of several.
         """
-        world = self._live_world()
-        now_ns = world.clock.monotonic_ns()
+        now_ns = self.alive()
         self.slept_ns = 0 if self._rested_ns is None else now_ns - self._rested_ns
         self.looks += 1
         next_ns = now_ns + _LOOK_MAX_NS
@@ -282,11 +288,28 @@ class Watchdogs:
             due_ns = self._due_ns.get(one.name, now_ns)
             if due_ns <= now_ns + _SLACK_NS:
                 due_ns = self._due_ns[one.name] = self._look_at(one, now_ns)
+                self.alive()
             next_ns = min(next_ns, due_ns)
         for state, _ in self._states.values():
             next_ns = min(next_ns, state.deadline_ns() or next_ns)
-        self._rested_ns = world.clock.monotonic_ns()
+        self._rested_ns = self.alive()
         return max(next_ns, self._rested_ns + _LOOK_MIN_NS)
+
+    def alive(self) -> int:
+        """Note that the thread of the engine runs, and return the instant.
+
+        Called before, between and after looks, and ten times a second in a wait for an action:
+        what lies longer apart was a stall, wherever in the engine it struck.
+        """
+        now_ns = self._live_world().clock.monotonic_ns()
+        if self._alive_ns is not None and now_ns - self._alive_ns >= _GAP_NS:
+            self._gaps.append((now_ns, now_ns - self._alive_ns))
+        self._alive_ns = now_ns
+        return now_ns
+
+    def longest_gap_ns(self, since_ns: int) -> int:
+        """Return the longest time between two signs of life that ended after ``since_ns``."""
+        return max((length for ended, length in self._gaps if ended > since_ns), default=0)
 
     def _look_at(self, one: Watchdog, now_ns: int) -> int:
         retry_ns = self._retry_ns.get(one.name)

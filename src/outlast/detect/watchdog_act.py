@@ -34,6 +34,7 @@ class Actor:
         self.world: World | None = None
         self.inline = False
         self.exit: Callable[[int], object] = os._exit
+        self.alive: Callable[[], object] = lambda: None
         self._dump_dir = dump_dir
         self._exit_code = exit_code
         self._dumps = 0
@@ -86,7 +87,7 @@ class Actor:
             finally:
                 self._hung.pop()
 
-        return bounded(counted, _ACTION_SECONDS, "outlast-watchdog-act")
+        return bounded(counted, _ACTION_SECONDS, "outlast-watchdog-act", self.alive)
 
     def _emit(self, event: Event) -> None:
         if self.world is not None:

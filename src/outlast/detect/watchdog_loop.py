@@ -9,6 +9,7 @@ told meanwhile needs :class:`~outlast.detect.Guard`.
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -225,7 +226,8 @@ class ProcessWatchdog(Watchdog):
         self._stall_ns = round(stall * _NS)
         self._rest_ns = min(_REST_MAX_NS, self._stall_ns // 2)
         self._pad: DumpPad | None = None
-        self._cpu_ns = 0
+        self._cpu_ns = self._turns = 0
+        self._looked_ns = 0
         self._stalls = 0
 
     def begin(self, engine: Watchdogs) -> None:
@@ -239,16 +241,19 @@ class ProcessWatchdog(Watchdog):
 
     def look(self, engine: Watchdogs, now_ns: int) -> int:
         """See whether we come when we should, and arm the timer in C again."""
-        cpu_ns = _cpu_ns()
+        cpu_ns, turns = _cpu_ns(), _turns()
         used_ns, self._cpu_ns = cpu_ns - self._cpu_ns, cpu_ns
-        slept_ns = engine.slept_ns
+        came, self._turns = turns - self._turns, turns
+        slept_ns = engine.longest_gap_ns(self._looked_ns)
+        self._looked_ns = now_ns
         text = "" if self._pad is None else self._pad.take()
         if slept_ns >= self._stall_ns + self._rest_ns // 2 or (
             text and slept_ns >= self._stall_ns
         ):
             self._stalls += 1
-            busy = used_ns >= slept_ns // 4
-            cause, stack = ("gil", text) if busy else ("not running", "")
+            late_ns = max(slept_ns - self._rest_ns, 0)
+            held = kept_from_running(late_ns, used_ns, came if turns else None)
+            cause, stack = ("gil", text) if held else ("not running", "")
             engine.tell(self, self._finding(cause, slept_ns / _NS, stack), now_ns)
         if self._pad is not None:
             self._pad.arm(self.stall + _LATE)
@@ -275,6 +280,31 @@ class ProcessWatchdog(Watchdog):
     def snapshot(self) -> dict[str, Any]:
         """Return the live state."""
         return {**super().snapshot(), "stalls": self._stalls}
+
+
+def kept_from_running(late_ns: int, used_ns: int, turns: int | None) -> bool:
+    """Whether a watcher was late because another thread kept the interpreter lock.
+
+    Who waits for the lock wakes up again and again to ask for it, once in each
+    ``sys.getswitchinterval()``; who is stopped or gets no processor does not. On a machine with
+    too much to do each time takes longer, so a tenth of them is enough.
+
+    Args:
+        late_ns: How late it is.
+        used_ns: Processor time of the process meanwhile.
+        turns: How often the watcher was given a processor, if the system tells.
+    """
+    if turns is None:
+        return 4 * used_ns >= late_ns
+    wakes = late_ns / _NS / sys.getswitchinterval()
+    return 10 * turns >= wakes and 20 * used_ns >= late_ns
+
+
+def _turns() -> int:
+    """Return how often this thread was given a processor, 0 if nobody tells."""
+    from outlast.host.vitals import slices_of_thread
+
+    return slices_of_thread(threading.get_native_id()) or 0
 
 
 def _cpu_ns() -> int:

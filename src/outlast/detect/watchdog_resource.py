@@ -26,7 +26,9 @@ from outlast.detect.watchdog_events import (
     ResourceGrew,
     ResourceNearLimit,
     ResourceRecovered,
+    WatchdogFailed,
 )
+from outlast.detect.watchdog_stack import bounded
 from outlast.kernel import ConfigError
 
 _NS: Final = 1_000_000_000
@@ -37,6 +39,7 @@ _THREADS: Final = 4096.0
 _SPREAD: Final = 40
 _PARTS: Final = 100
 _CALM: Final = 5.0
+_DISK_SECONDS: Final = 0.25
 
 Reading = tuple[float, float | None] | None
 """A value and the limit that the system gives it, or ``None`` where there is none."""
@@ -106,6 +109,7 @@ class ResourceWatchdog(Watchdog):
         self._limits_ns: int | None = None
         self._held_ns = 0
         self._values: dict[str, float] = {}
+        self._hung: set[str] = set()
 
     def begin(self, engine: Watchdogs) -> None:
         """Open what is read; off where there is nothing to read."""
@@ -137,7 +141,7 @@ class ResourceWatchdog(Watchdog):
             self._limits_ns = now_ns
             self._limits = self._read_limits()
         for key in self._rules:
-            reading = self._read(key)
+            reading = self._read(engine, key)
             if reading is not None:
                 self._judge(engine, key, self._judges[key].add(now_ns, *reading), now_ns)
         if self._private_ns is None or now_ns - self._private_ns >= _PRIVATE_NS:
@@ -161,7 +165,7 @@ class ResourceWatchdog(Watchdog):
 
     # --- what can run out ----------------------------------------------------------------------
 
-    def _read(self, key: str) -> Reading:
+    def _read(self, engine: Watchdogs, key: str) -> Reading:
         vitals = self._vitals
         if key == "memory":
             return _pair(vitals.rss_bytes(), self._limits[key])
@@ -169,8 +173,26 @@ class ResourceWatchdog(Watchdog):
             return _pair(vitals.descriptors(), vitals.descriptors_limit())
         if key == "threads":
             return _pair(vitals.threads(), self._limits[key])
-        found = vitals.disk_bytes(key.removeprefix("disk "))
-        return None if found is None else _pair(*found)
+        return self._read_disk(engine, key.removeprefix("disk "))
+
+    def _read_disk(self, engine: Watchdogs, path: str) -> Reading:
+        """Ask on another thread: a file system on a network that is gone may never answer."""
+        if path in self._hung:
+            return None
+        found: list[tuple[int, int] | None] = []
+
+        def ask() -> None:
+            try:
+                found.append(self._vitals.disk_bytes(path))
+            finally:
+                self._hung.discard(path)
+
+        self._hung.add(path)
+        wrong = bounded(ask, _DISK_SECONDS, "outlast-watchdog-disk", engine.alive)
+        if wrong:
+            engine.emit(WatchdogFailed(watchdog=self.name, reason=f"disk {path} {wrong}"))
+        usable = next(iter(found), None)
+        return None if usable is None else _pair(*usable)
 
     def _judge(self, engine: Watchdogs, key: str, verdict: Verdict, now_ns: int) -> None:
         self._values[key] = verdict.value

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import repeat
 from types import FrameType
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ FRAMES_MAX: Final = 40
 STACK_BYTES_MAX: Final = 8_000
 STACKS_BYTES_MAX: Final = 32_000
 _PAD_BYTES_MAX: Final = 256_000
+_SLICE_SECONDS: Final = 0.1
 
 
 def frame_text(frame: FrameType | None, frames_max: int = FRAMES_MAX) -> str:
@@ -171,8 +173,19 @@ def take_text(descriptor: int) -> str:
     return text.decode("utf-8", "replace")
 
 
-def bounded(call: Callable[[], Any], seconds: float, name: str) -> str:
+def bounded(
+    call: Callable[[], Any],
+    seconds: float,
+    name: str,
+    alive: Callable[[], object] = lambda: None,
+) -> str:
     """Make ``call`` on a thread of its own and wait at most ``seconds`` for it.
+
+    Args:
+        call: What to do.
+        seconds: The longest wait.
+        name: Of the thread.
+        alive: Called at least ten times a second meanwhile, if the waiting thread can run.
 
     Returns:
         What went wrong, in words; empty if nothing did. A call that takes longer goes on.
@@ -190,6 +203,9 @@ def bounded(call: Callable[[], Any], seconds: float, name: str) -> str:
             done.release()
 
     threading.Thread(target=work, name=name, daemon=True).start()
-    if not done.acquire(timeout=seconds):
-        return f"took longer than {seconds} s"
-    return wrong[0] if wrong else ""
+    slices, rest = divmod(seconds, _SLICE_SECONDS)
+    for wait in (*repeat(_SLICE_SECONDS, int(slices)), rest):
+        if done.acquire(timeout=wait):
+            return wrong[0] if wrong else ""
+        alive()
+    return f"took longer than {seconds} s"
