@@ -25,11 +25,14 @@ STEPS = st.lists(
 
 
 class Model:
-    """What the protocol says, without bounds or order: one dict of what holds each key."""
+    """What the protocol says, without bounds or order: one dict of what holds each key.
+
+    A flight is forgotten no sooner than twice its lease after it was begun or renewed.
+    """
 
     def __init__(self) -> None:
         self.now = 0
-        self.flights: dict[str, tuple[str, int]] = {}
+        self.flights: dict[str, tuple[str, int, int]] = {}
         self.done: dict[str, tuple[str, int, int]] = {}
 
     def begin(self, key: str, token: str, lease: int) -> tuple[Any, ...]:
@@ -39,8 +42,16 @@ class Model:
         holder = self.flights.get(key)
         if holder is not None and self.now < holder[1] and holder[0] != token:
             return ("in flight", holder[1] - self.now)
-        self.flights[key] = (token, self.now + lease)
+        self.hold(key, token, lease)
         return ("begun",)
+
+    def hold(self, key: str, token: str, lease: int) -> None:
+        self.flights[key] = (token, self.now + lease, self.now + 2 * lease)
+
+    def holds(self, key: str, token: str, said: bool) -> bool:
+        """Whether the token holds the key; what the table ``said`` where it may have forgotten."""
+        holder, _, forget = self.flights.get(key, ("", 0, 0))
+        return holder == token and (said or self.now < forget)
 
 
 def shown(answer: Any) -> tuple[Any, ...]:
@@ -63,20 +74,21 @@ def test_the_table_answers_as_the_model_does(steps: list[tuple[str, str, str, in
             answer = table.begin(key, "f", span, token, model.now)
             assert shown(answer) == model.begin(key, token, span)
         elif step == "finish":
-            holds = model.flights.get(key, ("", 0))[0] == token
             again = key not in model.flights and model.done.get(key, ("", 0, 0))[0] == token
-            assert table.finish(key, token, number, span, model.now) == (holds or again)
+            said = table.finish(key, token, number, span, model.now)
+            holds = model.holds(key, token, said)
+            assert said == (holds or again)
             if holds:
                 del model.flights[key]
                 model.done[key] = (token, model.now + span, number)
         elif step == "renew":
-            holds = model.flights.get(key, ("", 0))[0] == token
-            assert table.renew(key, token, span, model.now) == holds
-            if holds:
-                model.flights[key] = (token, model.now + span)
+            said = table.renew(key, token, span, model.now)
+            assert said == model.holds(key, token, said)
+            if said:
+                model.hold(key, token, span)
         else:
             table.release(key, token)
-            if model.flights.get(key, ("", 0))[0] == token:
+            if model.flights.get(key, ("", 0, 0))[0] == token:
                 del model.flights[key]
 
 

@@ -363,9 +363,9 @@ def test_what_another_flight_has_fetched_meanwhile_is_taken() -> None:
         read()
         here.pause(11)
 
-        def late(key: Any, task: Any) -> Any:
-            cache._shelf.put(key, "newer", here.world.clock.monotonic_ns())
-            return join(key, task)
+        def late(mine: Any) -> Any:
+            cache._shelf.put(mine.key, "newer", here.world.clock.monotonic_ns())
+            return join(mine)
 
         class Late:
             def __getattr__(self, name: str) -> Any:
@@ -384,7 +384,7 @@ def test_threads_wait_for_one_call_and_a_deadline_bounds_each() -> None:
 
     def slow() -> int:
         calls.append(1)
-        go.wait(5)
+        go.wait(60)
         return 7
 
     cache = Cache()
@@ -398,7 +398,7 @@ def test_threads_wait_for_one_call_and_a_deadline_bounds_each() -> None:
         read()
     go.set()
     for thread in threads:
-        thread.join(5)
+        thread.join()
     assert answers == [7] * 4
     assert calls == [1]
 
@@ -416,9 +416,9 @@ def test_one_call_serves_two_event_loops() -> None:
     answers: list[int] = []
     other = threading.Thread(target=lambda: answers.append(asyncio.run(fetch())))
     other.start()
-    started.wait(5)
+    started.wait(15)
     answers.append(asyncio.run(fetch()))
-    other.join(5)
+    other.join()
     assert answers == [7, 7]
     assert calls == [1]
 
@@ -502,7 +502,7 @@ def test_each_thread_that_waited_sees_where_the_error_is_from() -> None:
     go, cache, seen = threading.Event(), Cache(), list[BaseException]()
 
     def fail(_: int) -> None:
-        go.wait(5)
+        go.wait(60)
         raise OSError("down")
 
     read = cache.wrap_blocking(fail, "p")
@@ -518,7 +518,7 @@ def test_each_thread_that_waited_sees_where_the_error_is_from() -> None:
         thread.start()
     go.set()
     for thread in threads:
-        thread.join(5)
+        thread.join()
     assert len(seen) == 8
     last = seen[-1]
     assert "fail" in {frame.name for frame in traceback.extract_tb(last.__traceback__)}

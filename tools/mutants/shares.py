@@ -223,8 +223,8 @@ ANSWERS = (
     ),
     _plant(
         "key-refusals-kept", "protect/idempotent.py",
-        "isinstance(error, Exception) and happened(error) != \"no\" and self._errors(error)",
-        "isinstance(error, Exception) and self._errors(error)",
+        "if not isinstance(error, Exception) or happened(error) == \"no\":",
+        "if not isinstance(error, Exception):",
         breaks="A refusal is no outcome: a repeat runs", section="idempotency (ours)",
         faults="an overload", tests=_RECORD_TESTS,
     ),

@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from outlast.kernel import ConfigError, OverloadedError, Prng, RejectedError, current_world
 from outlast.protect.checks import check_whole
 from outlast.protect.core.adaptive import Algorithm, Gradient, LimitState
+from outlast.protect.if_free import if_free
 from outlast.protect.permits import NORMAL, PERMITS_MAX, Permits
 
 _NS = 1_000_000_000
@@ -64,7 +66,9 @@ class priority:
         trace: TracebackType | None,
     ) -> None:
         """Restore the outer priority."""
-        _priority.reset(self._tokens.pop())
+        # An abandoned generator is closed in whatever context it is found in.
+        with suppress(ValueError):
+            _priority.reset(self._tokens.pop())
 
     async def __aenter__(self) -> None:
         """Set the priority."""
@@ -219,31 +223,31 @@ class AdaptiveLimit(Permits):
 
     def _digest(self) -> None:
         """Show the samples to the algorithm, unless another thread does so now."""
-        if not self._digesting.acquire(False):
-            return
-        try:
-            state = self._state
-            if state is None:
-                prng = Prng(current_world().prng.bits64())
-                state = self.algorithm.begin(self._size, self.min, self.max, prng)
-                self._state = state
-            # Others add to them meanwhile, and nobody else takes any away.
-            take = self._samples.popleft
-            samples = [take() for _ in range(len(self._samples))]
-            at_once = getattr(state, "on_samples", None)
-            limit = self._size
-            if at_once is not None:
-                limit = at_once(samples)
-            else:
-                for sample in samples:
-                    limit = state.on_sample(*sample)
-            changed = limit != self._size
-            if changed:
-                self._fit(limit)
-        finally:
-            self._digesting.release()
-        if changed and abs(limit - self._told) * 10 >= self._told:
+        before = self._size
+        if_free(self._digesting, self._digest_locked)
+        limit = self._size
+        if limit != before and abs(limit - self._told) * 10 >= self._told:
             self._tell(limit)
+
+    def _digest_locked(self) -> None:
+        """Take the limit that the algorithm makes of the samples."""
+        state = self._state
+        if state is None:
+            prng = Prng(current_world().prng.bits64())
+            state = self.algorithm.begin(self._size, self.min, self.max, prng)
+            self._state = state
+        # Others add to them meanwhile, and nobody else takes any away.
+        take = self._samples.popleft
+        samples = [take() for _ in range(len(self._samples))]
+        at_once = getattr(state, "on_samples", None)
+        limit = self._size
+        if at_once is not None:
+            limit = at_once(samples)
+        else:
+            for sample in samples:
+                limit = state.on_sample(*sample)
+        if limit != self._size:
+            self._fit(limit)
 
     def _fit(self, limit: int) -> None:
         self._resize(limit, min(int(limit * self._share), limit - 1))

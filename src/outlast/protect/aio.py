@@ -67,7 +67,7 @@ def _guard(
     named, core, breaker = plan.idempotency, plan.core, plan.breaker
     retry, rate, limit, fallback = plan.retry, plan.rate, plan.limit, plan.fallback
     deposit = None if retry is None or retry.budget is None else retry.budget.deposit
-    pop, push = (None, None) if limit is None else (limit.pop, limit.push)
+    taking, push = (None, None) if limit is None else (limit.taking, limit.push)
     quick = None if rate is None else rate.quick
     ambient, begin = current_deadline.get, plan.attempt_watches.begin
     limit_timed = limit is not None and limit.timed
@@ -106,7 +106,9 @@ def _guard(
                             await pace(rate)
                     if limit is not None:
                         try:
-                            permit = pop()  # type: ignore[misc]
+                            # As pop(), without a place for a signal in between.
+                            for permit in taking:  # type: ignore[union-attr] # noqa: B007
+                                break
                         except IndexError:
                             permit = await limit.acquire()
                     if clocked or (breaker is not None and breaker.timed):

@@ -82,6 +82,11 @@ class Crew:
         """How many of them work."""
         return max(self._count - len(self._idle), 0)
 
+    @property
+    def full(self) -> bool:
+        """Whether a call that comes now would be refused."""
+        return not self._idle and self._count >= self.max_threads
+
     def try_start(self, job: Callable[[], None]) -> bool:
         """Run ``job``, which raises nothing, on a free thread; ``False`` if there is none."""
         try:
@@ -93,17 +98,22 @@ class Crew:
         return True
 
     def _hire(self, job: Callable[[], None]) -> bool:
-        with self._lock:
-            if self._count >= self.max_threads:
-                return False
-            self._count += 1
+        if self._count >= self.max_threads:
+            return False
         thread = threading.Thread(
             target=self._work, args=(_Worker(job),), name="outlast-beside", daemon=True
         )
+        counted = False
         try:
+            with self._lock:
+                if self._count >= self.max_threads:
+                    return False
+                self._count += 1
+                counted = True
             thread.start()
         except BaseException:
-            self._gone()
+            if counted and thread.ident is None:  # one that has begun counts itself out
+                self._gone()
             raise
         return True
 

@@ -93,7 +93,8 @@ class Block:
             pace(plan.rate)
         if plan.limit is not None:
             try:
-                self._permit = plan.limit.pop()
+                for self._permit in plan.limit.taking:
+                    break
             except IndexError:
                 self._permit = plan.limit.acquire_blocking()
         self._begin()
@@ -112,7 +113,8 @@ class Block:
             await pace_async(plan.rate)
         if plan.limit is not None:
             try:
-                self._permit = plan.limit.pop()
+                for self._permit in plan.limit.taking:
+                    break
             except IndexError:
                 self._permit = await plan.limit.acquire()
         self._begin()
@@ -154,8 +156,10 @@ class Block:
     def leave(self) -> None:
         """The block has ended well."""
         plan = self._plan
-        self.suspend()
-        self._let_go(None)
+        try:
+            self.suspend()
+        finally:
+            self._let_go(None)
         if self._ticket is not None:
             if plan.timed:
                 finish(plan, self._ticket, self._started_ns)
@@ -178,6 +182,17 @@ class Block:
         Returns:
             What to raise, and the wait before another attempt, or ``OVER``.
         """
+        try:
+            return self._failed(error, last)
+        except BaseException:
+            # Interrupted, or a hook raised: nothing stays in force, and no permit is kept.
+            self._let_go(error)
+            self.suspend()
+            raise
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _failed(self, error: BaseException, last: str) -> tuple[BaseException, int]:
         plan, story, raised = self._plan, self._story, error
         watched, self._watched = self._watched, None
         if watched is not None and watched.leave(error):
@@ -200,8 +215,6 @@ class Block:
         if wait_ns < 0:
             story.close()
         return error, wait_ns
-
-    # --- inside ----------------------------------------------------------------------------------
 
     def _refuse(self) -> None:
         plan = self._plan

@@ -59,7 +59,7 @@ def _guard(
     named, core, breaker = plan.idempotency, plan.core, plan.breaker
     retry, rate, limit, fallback = plan.retry, plan.rate, plan.limit, plan.fallback
     deposit = None if retry is None or retry.budget is None else retry.budget.deposit
-    pop, push = (None, None) if limit is None else (limit.pop, limit.push)
+    taking, push = (None, None) if limit is None else (limit.taking, limit.push)
     limit_timed = limit is not None and limit.timed
     learned = rate.succeeded if plan.learns else None  # type: ignore[union-attr]
     clocked = limit_timed or plan.learns
@@ -97,7 +97,9 @@ def _guard(
                             pace(rate)
                     if limit is not None:
                         try:
-                            permit = pop()  # type: ignore[misc]
+                            # As pop(), without a place for a signal in between.
+                            for permit in taking:  # type: ignore[union-attr] # noqa: B007
+                                break
                         except IndexError:
                             permit = limit.acquire_blocking()
                     if clocked or (breaker is not None and breaker.timed):

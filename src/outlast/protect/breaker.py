@@ -13,7 +13,7 @@ from outlast.kernel import (
     World,
     current_world,
 )
-from outlast.protect.breaker_permit import BreakerPermit
+from outlast.protect.breaker_permit import BreakerPermit, permit_of
 from outlast.protect.core.breaker import (
     CLOSED,
     HALF_OPEN,
@@ -30,6 +30,7 @@ from outlast.protect.core.breaker_rules import Rules, check_seconds, read_rules
 from outlast.protect.core.filter import ErrorFilter, check_filter, matches
 from outlast.protect.core.window import FOREVER_NS, CountWindow, TimeWindow
 from outlast.protect.forked import tell_of_forks
+from outlast.protect.if_free import if_free
 from outlast.protect.part import Part
 
 _NS: Final = 1_000_000_000
@@ -231,9 +232,11 @@ class CircuitBreaker(Part):
 
     def cancelled(self, ticket: Ticket) -> None:
         """A call has ended without telling anything of the callee."""
-        with self._lock:
-            self._core.cancelled(ticket)
-        if isinstance(ticket, Probe) and self.shared is not None and ticket.lease is not None:
+        if not isinstance(ticket, Probe):
+            return
+        ticket.expires_ns = -1  # overdue is as good as given back
+        if_free(self._lock, partial(self._core.cancelled, ticket))
+        if self.shared is not None and ticket.lease is not None:
             self.shared.probe_settled(ticket.lease, None)
 
     def is_failure(self, error: BaseException) -> bool:
@@ -251,10 +254,9 @@ class CircuitBreaker(Part):
 
         Raises:
             CircuitOpenError: Definite. The call must not be made.
+            ConfigError: Definite. It has a store and no name.
         """
-        current = self._core.round
-        ticket: Ticket = current if current.passes else self.admit()
-        return BreakerPermit(self, ticket, current_world())
+        return permit_of(self)
 
     @property
     def state(self) -> BreakerState:
@@ -488,13 +490,10 @@ class CircuitBreaker(Part):
         from outlast.protect.events import CircuitClosed, CircuitOpened
 
         if change.state == OPEN:
-            world.events.emit(
-                CircuitOpened(
-                    name=self.name,
-                    reason=change.reason,
-                    failures=change.failures,
-                    seconds=change.open_ns / _NS,
-                )
-            )
+            opened = CircuitOpened(
+                name=self.name, reason=change.reason, failures=change.failures,
+                seconds=change.open_ns / _NS,
+            )  # fmt: skip
+            world.events.emit(opened)
         else:
             world.events.emit(CircuitClosed(name=self.name, reason=change.reason))

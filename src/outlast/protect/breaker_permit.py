@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from outlast.kernel import World
+from outlast.kernel import World, current_world
 from outlast.protect.core.breaker import Ticket
+from outlast.protect.shared_key import check_shared
 
 if TYPE_CHECKING:
     from outlast.protect.breaker import CircuitBreaker
@@ -52,3 +53,16 @@ class BreakerPermit:
             self.succeed()
         else:
             self.fail(error)
+
+
+def permit_of(breaker: "CircuitBreaker") -> BreakerPermit:
+    """Return what :meth:`CircuitBreaker.try_admit` does.
+
+    Raises:
+        CircuitOpenError: Definite. The call must not be made.
+        ConfigError: Definite. It has a store and no name.
+    """
+    check_shared(breaker)
+    current = breaker.round
+    ticket: Ticket = current if current.passes else breaker.admit()
+    return BreakerPermit(breaker, ticket, current_world())

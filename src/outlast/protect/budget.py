@@ -32,7 +32,7 @@ class Budget(Part):
         window: Seconds over which both are reckoned. 0.1 or more.
         store: Where processes share it, by ``name``; see ``outlast.protect.store``.
             An extra attempt for which no token is held asks it, and waits for its ``timeout``.
-        name: In events and metrics.
+        name: In events and metrics; by default that of the first policy that uses it.
 
     Raises:
         ConfigError: Definite. A setting is wrong.

@@ -277,11 +277,13 @@ class Cache(Part):
     ) -> Any:
         """Return an answer that is newer than ``seen``."""
         while self.single_flight:
-            flight, leads = self._flights.join(key, None)
-            if leads:
-                with _Landing(self, flight, key, world) as landing:
-                    if not landing.newer(seen):
-                        landing.value = check_lasting(call(), "Cache")
+            mine = Flight(self._flights, key, None)
+            with _Landing(self, mine, key, world) as landing:
+                flight = self._flights.join(mine)
+                landing.leads = flight is mine
+                if landing.leads and not landing.newer(seen):
+                    landing.value = check_lasting(call(), "Cache")
+            if landing.leads:
                 return landing.value
             if flight.mine(None):
                 break  # its own call has come round to it: waiting would be for ever
@@ -297,11 +299,13 @@ class Cache(Part):
         """Return an answer that is newer than ``seen``."""
         while self.single_flight:
             task = asyncio.current_task()
-            flight, leads = self._flights.join(key, task)
-            if leads:
-                with _Landing(self, flight, key, world) as landing:
-                    if not landing.newer(seen):
-                        landing.value = check_lasting(await call(), "Cache")
+            mine = Flight(self._flights, key, task)
+            with _Landing(self, mine, key, world) as landing:
+                flight = self._flights.join(mine)
+                landing.leads = flight is mine
+                if landing.leads and not landing.newer(seen):
+                    landing.value = check_lasting(await call(), "Cache")
+            if landing.leads:
                 return landing.value
             if flight.mine(task):
                 break
@@ -348,9 +352,12 @@ class Cache(Part):
 
 
 class _Landing:
-    """The end of a flight, whatever it is: those who wait hear of it."""
+    """The end of a flight, whatever it is: those who wait hear of it.
 
-    __slots__ = ("_cache", "_flight", "_found", "_key", "_world", "value")
+    Entered before it is known who leads, so that no interrupt comes in between.
+    """
+
+    __slots__ = ("_cache", "_flight", "_found", "_key", "_world", "leads", "value")
 
     def __init__(self, cache: Cache, flight: Flight, key: Hashable, world: World) -> None:
         self._cache = cache
@@ -358,6 +365,7 @@ class _Landing:
         self._key = key
         self._world = world
         self._found = False
+        self.leads = False
         self.value: Any = None
 
     def newer(self, seen: Entry | None) -> bool:
@@ -375,6 +383,17 @@ class _Landing:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not self.leads:
+            if error is not None:
+                self._cache._flights.divert(self._flight)
+            return
+        try:
+            self._land(error)
+        except BaseException:
+            self._cache._flights.divert(self._flight)
+            raise
+
+    def _land(self, error: BaseException | None) -> None:
         cache, flight = self._cache, self._flight
         if self._found:
             cache._flights.land(flight, self.value, None)

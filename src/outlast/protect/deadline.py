@@ -88,10 +88,13 @@ class deadline:
         trace: TracebackType | None,
     ) -> None:
         """Restore the outer deadline; turn our own cancellation into ``DeadlineError``."""
-        if self._token is not None:
-            current_deadline.reset(self._token)
         if self._timer is not None:
             self._timer.cancel()
+        if self._token is not None:
+            try:  # noqa: SIM105 - most blocks come by here, and this costs nothing
+                current_deadline.reset(self._token)
+            except ValueError:
+                pass  # an abandoned generator is closed in whatever context it is found in
         if not self._fired or self._task is None:
             return
         # Cancelled by us and by nobody else: as asyncio.timeout counts it.

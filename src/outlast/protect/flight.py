@@ -1,6 +1,5 @@
 """One call under way per key: who leads it, who waits for it, across threads and event loops."""
 
-import asyncio
 import threading
 from collections.abc import Hashable
 from types import TracebackType
@@ -105,12 +104,10 @@ class Flights:
         """Return the keys of the calls under way."""
         return list(self._under_way)
 
-    def join(self, key: Hashable, task: "asyncio.Task[Any] | None") -> tuple[Flight, bool]:
-        """Return the flight for ``key``, and whether it is new and the caller leads it."""
-        mine = Flight(self, key, task)
+    def join(self, mine: Flight) -> Flight:
+        """Return the flight for the key of ``mine``: ``mine`` itself if the caller leads it."""
         with self.lock:
-            flight = self._under_way.setdefault(key, mine)
-        return flight, flight is mine
+            return self._under_way.setdefault(mine.key, mine)
 
     def enter(self, flight: Flight, waiter: Waiter) -> bool:
         """Let ``waiter`` be woken at the end; ``False`` if that has come."""

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Final, Protocol
 
 from outlast.kernel import (
@@ -17,6 +18,7 @@ from outlast.protect.checks import DAY, NS, check_ns, check_whole
 from outlast.protect.core.hedge import Sides
 from outlast.protect.core.percentile import Percentile
 from outlast.protect.forked import tell_of_forks
+from outlast.protect.if_free import if_free
 from outlast.protect.part import Part
 
 ErrorTypes = type[BaseException] | tuple[type[BaseException], ...]
@@ -218,19 +220,17 @@ class Hedge(Part):
         if tracker is None:
             self._pending.clear()
             return
-        if not self._lock.acquire(False):
-            return
-        try:
-            pending, self._pending = self._pending, []
-            for latency_ns in pending:
-                tracker.record(latency_ns, now_ns)
-            learned = tracker.value_ns()
-            if learned is None and self.after is not None:
-                learned = round(self.after * NS)
-            self.delay_ns = learned
-            self._fold_at_ns = now_ns + NS
-        finally:
-            self._lock.release()
+        if_free(self._lock, partial(self._fold_locked, tracker, now_ns))
+
+    def _fold_locked(self, tracker: Percentile, now_ns: int) -> None:
+        pending, self._pending = self._pending, []
+        for latency_ns in pending:
+            tracker.record(latency_ns, now_ns)
+        learned = tracker.value_ns()
+        if learned is None and self.after is not None:
+            learned = round(self.after * NS)
+        self.delay_ns = learned
+        self._fold_at_ns = now_ns + NS
 
     def grant(self, now_ns: int) -> bool:
         """Whether the budget allows one more attempt; it is charged for it."""

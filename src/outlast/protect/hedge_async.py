@@ -215,7 +215,8 @@ def hedge_async(
                     return result
             else:
                 if race.sides is None:
-                    race.timer.cancel()  # type: ignore[union-attr]
+                    if race.timer is not None:
+                        race.timer.cancel()
                 else:
                     lost = race.interrupted
                     result = await race.succeeded(result)

@@ -69,7 +69,9 @@ class _Caller:
         """Start another attempt, if the budget allows it and a thread is free."""
         number = self.sides.started
         call = partial(_numbered, number, self.name, self.call)
-        if self.hedge.grant(now_ns) and self.race.start(number, call):
+        # The budget is asked last: what it grants to an attempt that has no thread is gone.
+        free = not self.hedge.crew.full
+        if free and self.hedge.grant(now_ns) and self.race.start(number, call):
             self.sides.start()
             self.hedge.tell_started(self.world, self.name, number)
         else:

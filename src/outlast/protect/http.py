@@ -1,5 +1,6 @@
 """What the ASGI and WSGI middlewares share: refusals, admission, and kept responses."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal
 
@@ -80,8 +81,15 @@ def refusal(error: OutlastError, *, shed_status: int, begun: bool) -> Response:
     retry_after = getattr(error, "retry_after", None)
     headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
     if retry_after is not None or status in {shed_status, 429, 503}:
-        headers.append(("Retry-After", str(min(max(1, -int(-(retry_after or 0) // 1)), 86400))))
+        headers.append(("Retry-After", str(_whole_seconds(retry_after))))
     return problem(status, type(error).__name__, str(error), happened, headers)
+
+
+def _whole_seconds(retry_after: float | None) -> int:
+    """Return whole seconds, from 1 to a day, whatever number an error has."""
+    if retry_after is None or not retry_after > 1:  # it may be no number at all
+        return 1
+    return math.ceil(min(retry_after, 86400))
 
 
 def failed() -> Response:
@@ -203,10 +211,12 @@ class Settings:
         limit = self.limit
         if limit is None:
             return
-        if limit.timed:
-            now_ns = current_world().clock.monotonic_ns()
-            limit.sample(now_ns - begun_ns, ended, now_ns)
-        limit.push(permit)
+        try:
+            if limit.timed:
+                now_ns = current_world().clock.monotonic_ns()
+                limit.sample(now_ns - begun_ns, ended, now_ns)
+        finally:
+            limit.push(permit)
         if limit.attention:
             limit.settle_up()
 

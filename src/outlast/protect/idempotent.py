@@ -1,5 +1,6 @@
 """Work that is done once for each idempotency key: the receiving half."""
 
+import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -21,6 +22,7 @@ from outlast.kernel import (
 )
 from outlast.protect.call import current_call
 from outlast.protect.core.codec import Codec, Json, Outcome, Raised, Returned, own, result_of
+from outlast.protect.core.filter import ErrorFilter, matches
 from outlast.protect.core.idempotency import Answer, Begun, Done, InFlight, fingerprint_of
 from outlast.protect.headers import current_incoming
 from outlast.protect.kinds import check_function, check_lasting, kind_of
@@ -30,8 +32,6 @@ from outlast.protect.store.records import MemoryRecords
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-ErrorFilter = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
 
 _NS = 1_000_000_000
 _LANE: Final = "protect-records"
@@ -79,7 +79,8 @@ class Idempotent:
         errors: Which errors are outcomes that are kept: a class, several, or a function of the
             error. Those that surely had no effect (``happened(error) == "no"``) never are:
             they free the key, and a repeat runs.
-            By default all others are kept, since the work may have been done.
+            By default all others are kept, since the work may have been done; so is one about
+            which the function raises.
         codec: Makes bytes of outcomes for stores that are not in this process. What it cannot
             keep is remembered as done without an answer: repeats get ``ReplyLostError``.
         require: Whether a call without a key is refused.
@@ -276,10 +277,17 @@ class Idempotent:
             self.settle(flight, outcome)
             return
         settle = self._settling(flight, outcome)
+        pending: asyncio.Future[bool] | None = None
         try:
-            kept = await flight.world.offload.run(_LANE, settle)
+            pending = asyncio.ensure_future(flight.world.offload.run(_LANE, settle))
+            # Whoever is cancelled now waits no longer; the store hears of it all the same.
+            kept = await asyncio.shield(pending)
         except Exception as error:
             self._not_kept(flight, error)
+        except BaseException:
+            if pending is not None:
+                pending.add_done_callback(functools.partial(self._settled_later, flight))
+            raise
         else:
             self._tell(flight, kept=kept)
 
@@ -293,7 +301,9 @@ class Idempotent:
             return True
         if isinstance(error, DeadlineError) and _time_is_up():
             return False  # the caller's time was up: as good as cancelled
-        return isinstance(error, Exception) and happened(error) != "no" and self._errors(error)
+        if not isinstance(error, Exception) or happened(error) == "no":
+            return False
+        return matches(self._errors, error, otherwise=True)  # the work may have been done
 
     def describe(self) -> dict[str, Any]:
         """Return the settings, as values that JSON knows."""
@@ -404,6 +414,16 @@ class Idempotent:
             flight.world.events.emit(event)
             return Json().encode(self.lost(flight))
 
+    def _settled_later(self, flight: Flight, pending: "asyncio.Future[bool]") -> None:
+        """The store has heard of the end of a flight for which nobody waits any more."""
+        if pending.cancelled():
+            return
+        error = pending.exception()
+        if error is None:
+            self._tell(flight, kept=pending.result())
+        elif isinstance(error, Exception):
+            self._not_kept(flight, error)
+
     def _tell(self, flight: Flight, *, kept: bool) -> None:
         if not kept:
             from outlast.protect.events import OutcomeFenced
@@ -449,14 +469,12 @@ class Idempotent:
         return self.name or flight.key.partition(":")[0]
 
 
-def _filter(errors: ErrorFilter) -> Callable[[Exception], bool]:
-    if isinstance(errors, type):
-        return lambda error: isinstance(error, errors)
-    if isinstance(errors, tuple):
-        classes = errors
-        if all(isinstance(cls, type) for cls in classes):
-            return lambda error: isinstance(error, classes)
-    elif callable(errors):
+def _filter(errors: ErrorFilter) -> ErrorFilter:
+    given: object = errors
+    if isinstance(given, tuple):
+        if all(isinstance(cls, type) for cls in given):
+            return errors
+    elif callable(given):
         return errors
     raise ConfigError(
         f"Idempotent: errors is {errors!r}; it must be exception classes, or a function"

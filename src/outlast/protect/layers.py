@@ -49,14 +49,16 @@ class Layers:
             self._lay(groups, tally)
 
     def _check_name(self, part: Any) -> None:
-        """Name the budget of a part that processes share, and refuse to share without a name."""
-        for shared in (part, getattr(part, "budget", None)):
-            if isinstance(shared, Part) and getattr(shared, "store", None) is not None:
+        """Name the budget of a part, and refuse to share with processes without a name."""
+        for one in (part, getattr(part, "budget", None)):
+            if not isinstance(one, Part):
+                continue
+            # The parts themselves have the name of their policy by now.
+            one.name = one.name or self._name
+            if getattr(one, "store", None) is not None:
                 from outlast.protect.shared_key import check_shared
 
-                # The parts themselves have the name of their policy by now.
-                shared.name = shared.name or self._name
-                check_shared(shared)
+                check_shared(one)
 
     def _lay(self, groups: Sequence[tuple[str, ...]], tally: Tally) -> None:
         plan: Plan | None = None

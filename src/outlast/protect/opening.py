@@ -22,10 +22,14 @@ class Opening:
         self._deadline: Token[Deadline | None] | None = None
         self._call: Token[CallInfo | None] | None = None
         self.at_ns = 0
-        if plan.idempotency is not None:
-            self._call = current_call_var.set(minted_call(plan, args, kwargs))
-        if plan.whole_ns:
-            self._deadline, self.at_ns = begin_deadline(plan.whole_ns)
+        try:
+            if plan.idempotency is not None:
+                self._call = current_call_var.set(minted_call(plan, args, kwargs))
+            if plan.whole_ns:
+                self._deadline, self.at_ns = begin_deadline(plan.whole_ns)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """The call has ended, or what follows is not bound by it."""

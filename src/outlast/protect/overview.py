@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from outlast.host.modules import import_line, load_file
 from outlast.kernel import ConfigError
-from outlast.kernel.registry import watched
+from outlast.kernel.registry import kind_of, watched
 from outlast.protect.convert import arguments_of
 from outlast.protect.core.settings import Path, near
 from outlast.protect.part import Part, plain
@@ -44,7 +44,7 @@ def overview_json(things: Iterable[Any] | None = None) -> bytes:
 
 def _row(thing: Any) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "kind": type(thing).__name__,
+        "kind": kind_of(thing),
         "name": str(getattr(thing, "name", "")),
         "position": str(getattr(thing, "position", "")),
         "settings": {},

@@ -17,7 +17,8 @@ lock, and there is nothing to form a convoy behind.
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, ClassVar
 
 from outlast.kernel import (
@@ -30,6 +31,7 @@ from outlast.kernel import (
 )
 from outlast.protect.checks import check_whole
 from outlast.protect.forked import tell_of_forks
+from outlast.protect.if_free import if_free
 from outlast.protect.part import Part
 from outlast.protect.waiter import TaskWaiter, ThreadWaiter, Waiter
 
@@ -59,6 +61,8 @@ class Permits(Part):
         attention: Whether whoever gives a permit back must call :meth:`settle_up` afterwards.
         timed: Whether it wants :meth:`sample` to be called for each call.
         pop: Takes a free permit; ``IndexError`` if there is none.
+        taking: The same as an iterator. Signals are looked for after a call, and a ``for`` makes
+            none: Ctrl-C cannot come in between taking a permit and knowing of it.
         push: Gives a permit back; see ``attention``.
     """
 
@@ -68,7 +72,7 @@ class Permits(Part):
     __slots__ = (
         "_debt", "_dirty", "_free", "_generation", "_left", "_levels", "_lock", "_max_wait_ns",
         "_queue", "_reserve", "_reserved", "_size", "_strays", "_waiting", "attention", "pop",
-        "push",
+        "push", "taking",
     )  # fmt: skip
 
     def __init__(self, size: int, *, queue: int, max_wait: float | None, name: str) -> None:
@@ -80,6 +84,7 @@ class Permits(Part):
         self._generation = 1
         self._free: deque[int] = deque([1] * size)
         self.pop: Callable[[], int] = self._free.pop
+        self.taking: Iterator[int] = iter(self._free.pop, 0)
         self.push: Callable[[int], None] = self._free.append
         self.attention = False
         self._clear()
@@ -125,9 +130,11 @@ class Permits(Part):
         The permit must be given back with :meth:`release`.
         """
         try:
-            return self.pop()
+            for permit in self.taking:
+                return permit
         except IndexError:
-            return None
+            pass
+        return None
 
     def release(self, permit: int) -> None:
         """Give back what :meth:`try_acquire`, :meth:`acquire` or its twin returned."""
@@ -197,12 +204,9 @@ class Permits(Part):
         """
         while True:
             self._dirty = True
-            if not self._lock.acquire(False):
+            woken: list[Waiter] = []
+            if not if_free(self._lock, partial(self._settle_into_locked, woken)):
                 return  # whoever holds it sees the mark, and settles up
-            try:
-                woken = self._settle_locked()
-            finally:
-                self._lock.release()
             self._wake(woken)
             if not self._dirty:
                 return
@@ -314,6 +318,9 @@ class Permits(Part):
             self._emit_rejection("late", world)
             raise TooLateError(f"{self._shown()}: the deadline passed in the queue")
         raise self._rejected("evicted" if waiter.evicted else "waited", world)
+
+    def _settle_into_locked(self, woken: list[Waiter]) -> None:
+        woken += self._settle_locked()
 
     def _settle_locked(self) -> list[Waiter]:
         """Hand out, withdraw and put aside; return the waiters to wake after the lock."""

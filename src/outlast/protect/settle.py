@@ -11,14 +11,16 @@ from outlast.protect.story import OVER, Replay, Story, time_is_up
 
 def give_back(limit: Any, permit: Any, started_ns: int, error: BaseException | None) -> None:
     """Give a permit back; a limit that adapts is told how long it was held, and the outcome."""
-    if limit.timed and started_ns:
-        now_ns = current_world().clock.monotonic_ns()
-        if error is None:
-            outcome = "ok"
-        else:
-            outcome = "failed" if isinstance(error, Exception) else "cancelled"
-        limit.sample(now_ns - started_ns, outcome, now_ns)
-    limit.push(permit)
+    try:
+        if limit.timed and started_ns:
+            now_ns = current_world().clock.monotonic_ns()
+            if error is None:
+                outcome = "ok"
+            else:
+                outcome = "failed" if isinstance(error, Exception) else "cancelled"
+            limit.sample(now_ns - started_ns, outcome, now_ns)
+    finally:
+        limit.push(permit)
     if limit.attention:
         limit.settle_up()
 

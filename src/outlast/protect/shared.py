@@ -106,10 +106,11 @@ class Shared:
             # It keeps nobody alive: where nobody shares anything any more, it ends.
             gate = self._gate
             me = ref(self, lambda _: _open(gate))
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=_work, args=(me, gate), name="outlast-shared", daemon=True
             )
-            self._thread.start()
+            thread.start()
+            self._thread = thread
 
     def wake(self) -> None:
         """Let the thread come now; without a thread nothing happens."""
@@ -126,7 +127,11 @@ class Shared:
     def sync(self) -> None:
         """Report, read, and follow the fleet, once; raises nothing of the store's."""
         while self._outbox:
-            self._outbox.popleft()()
+            try:
+                send = self._outbox.popleft()
+            except IndexError:
+                break  # a fresh world has cleared it, or another thread was faster
+            send()
         with self._lock:
             clients = list(self._clients)
         for client in clients:

@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from outlast.kernel import current_world
 from outlast.protect.core.budget import MICRO, BudgetRules, Span
@@ -20,11 +20,20 @@ _SLOTS_MAX: Final = 4_096
 _HELD_MAX: Final = 100
 
 
+class _Slot(NamedTuple):
+    """A slot that this process may use, and between when."""
+
+    ready_ns: int
+    until_ns: int
+
+
 class SharedRate:
     """Slots of a rate that the processes share, leased a few at a time.
 
     A lease is for as many slots as ``lease_ns`` gives (at least one, at most the burst). A slot
-    that was not used within ``lease_ns`` is given up. So in any time ``W`` all processes together
+    that was not used within ``lease_ns`` is given up. The store has decided at some instant
+    between question and answer: a slot that is kept begins no sooner than if that was the answer,
+    and ends no later than if it was the question. So in any time ``W`` all processes together
     start at most ``burst + rate * (W + lease_ns)`` calls, however many they are.
 
     Args:
@@ -37,7 +46,7 @@ class SharedRate:
     def __init__(self, shared: Shared, *, lease_ns: int = 50 * _MS) -> None:
         self._shared = shared
         self._lease_ns = lease_ns
-        self._slots: deque[int] = deque(maxlen=_SLOTS_MAX)
+        self._slots: deque[_Slot] = deque(maxlen=_SLOTS_MAX)
 
     def reserve(
         self,
@@ -58,11 +67,11 @@ class SharedRate:
             )  # fmt: skip
         while slots:
             try:
-                ready_ns = slots.popleft()
+                slot = slots.popleft()
             except IndexError:
                 break  # another thread was faster
-            if now_ns < ready_ns + self._lease_ns:
-                return self._use(ready_ns, now_ns, max_wait_ns)
+            if now_ns < slot.until_ns:
+                return self._use(slot, now_ns, max_wait_ns)
         few = max(1, min(burst, _SLOTS_MAX, self._lease_ns // max(1, interval_ns)))
         taken = self._lease(
             name, now_ns, few, interval_ns=interval_ns, burst=burst, max_wait_ns=max_wait_ns
@@ -92,19 +101,22 @@ class SharedRate:
             return None
         if taken.granted:
             kept = cost - 1 if keep is None else keep
-            self._slots.extend([now_ns + taken.wait_ns] * kept)
+            ready_ns = current_world().clock.monotonic_ns() + taken.wait_ns
+            until_ns = now_ns + taken.wait_ns + self._lease_ns
+            if ready_ns < until_ns:
+                self._slots.extend([_Slot(ready_ns, until_ns)] * kept)
         return taken
 
-    def _use(self, ready_ns: int, now_ns: int, max_wait_ns: int) -> Taken:
-        wait_ns = max(0, ready_ns - now_ns)
+    def _use(self, slot: _Slot, now_ns: int, max_wait_ns: int) -> Taken:
+        wait_ns = max(0, slot.ready_ns - now_ns)
         if wait_ns > max_wait_ns:
-            self._slots.append(ready_ns)
+            self._slots.append(slot)
             return Taken(granted=False, wait_ns=wait_ns)
         return Taken(granted=True, wait_ns=wait_ns)
 
     def give_back(self, due_ns: int, cost: int = 1) -> None:
         """Return slots that were to be used at ``due_ns``: this process may use them soon."""
-        self._slots.extend([due_ns] * cost)
+        self._slots.extend([_Slot(due_ns, due_ns + self._lease_ns)] * cost)
 
     @property
     def lost(self) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 from outlast.kernel import (
     DeadlineError,
     RejectedError,
+    TooLateError,
     World,
     current_deadline,
     current_world,
@@ -39,16 +40,20 @@ _NOTE = "its worker thread still runs: Python cannot stop it, and its permit is 
 
 
 class _Job:
-    """One call in a worker thread, and who waits for it."""
+    """One call in a worker thread, and who waits for it.
+
+    Attributes:
+        permit: What it holds; 0 before it has one.
+    """
 
     __slots__ = (
-        "_crew", "_lock", "_permit", "_run", "abandoned", "answer", "begun", "ended", "error",
-        "future", "gate",
+        "_crew", "_lock", "_run", "abandoned", "answer", "begun", "ended", "error", "future",
+        "gate", "permit",
     )  # fmt: skip
 
-    def __init__(self, crew: "ThreadBulkhead", permit: int, run: Callable[[], Any]) -> None:
+    def __init__(self, crew: "ThreadBulkhead", run: Callable[[], Any]) -> None:
         self._crew = crew
-        self._permit = permit
+        self.permit = 0
         self._run: Callable[[], Any] = partial(copy_context().run, run)
         self.begun = False
         self._lock = threading.Lock()
@@ -68,13 +73,19 @@ class _Job:
         self.finish(answer, error)
 
     def finish(self, answer: Any, error: BaseException | None) -> None:
-        """Take the result to whoever waits, or drop it; the permit is free in any case."""
+        """Take the result to whoever waits, or drop it; the permit is free in any case.
+
+        Once: a call that was interrupted as it began may have begun all the same.
+        """
         with self._lock:
+            if self.ended:
+                return
             self.ended = True
             if not self.abandoned:
                 self.answer, self.error = answer, error
         self._crew._ended(self)
-        self._crew._permits.release(self._permit)
+        if self.permit:
+            self._crew._permits.release(self.permit)
         self.gate.release()
         future = self.future
         if future is not None and not self.abandoned:
@@ -168,13 +179,14 @@ class ThreadBulkhead(Part):
         Cancellation abandons the call: it goes on in its thread, and its result is dropped.
         """
         world = current_world()
-        self._refuse_closed()
+        self._refuse(world)
         self._settle(world)
-        job = _Job(self, await self._permits.acquire(), partial(function, *args, **kwargs))
+        job = _Job(self, partial(function, *args, **kwargs))
         deadline = current_deadline.get()
         until_ns = None if deadline is None or deadline.endless else deadline.at_ns
         timer = None
         try:
+            job.permit = await self._permits.acquire()
             job.future = asyncio.get_running_loop().create_future()
             if not self._beside(job, world, in_loop=True):
                 while not self._start(job):
@@ -228,10 +240,11 @@ class ThreadBulkhead(Part):
         The wait for a thread is no part of ``seconds``.
         """
         world = current_world()
-        self._refuse_closed()
+        self._refuse(world)
         self._settle(world)
-        job = _Job(self, self._permits.acquire_blocking(), function)
+        job = _Job(self, function)
         try:
+            job.permit = self._permits.acquire_blocking()
             if not self._beside(job, world, in_loop=False):
                 while not self._start(job):
                     world.clock.pause(_STEP)  # a thread is between two calls
@@ -287,9 +300,14 @@ class ThreadBulkhead(Part):
         job.begun = self._crew.try_start(job.work)
         return job.begun
 
-    def _refuse_closed(self) -> None:
+    def _refuse(self, world: World) -> None:
+        """Refuse a call where nobody would make it, or wait for it."""
         if self._shut:
             raise RejectedError(f"{self._shown()}: closed")
+        deadline = current_deadline.get()
+        if deadline is not None and deadline.passed(world.clock.monotonic_ns()):
+            self._permits._emit_rejection("late", world)
+            raise TooLateError(f"{self._shown()}: the deadline passed before the call began")
 
     def _shown(self) -> str:
         kind = type(self).__name__

@@ -6,7 +6,7 @@ from typing import Any
 
 from outlast.kernel import DeadlineError, OutlastError, TooLateError, current_world
 from outlast.protect.blocking import pace
-from outlast.protect.core.codec import Raised
+from outlast.protect.core.codec import Outcome, Raised
 from outlast.protect.headers import Incoming, extract, incoming
 from outlast.protect.http import (
     KEPT_NO,
@@ -145,12 +145,14 @@ class _Request:
 
     def close(self, ended: Ended) -> None:
         """Give the permit back and leave the block; once."""
-        if self._permitted:
-            self._permitted = False
-            self._settings.release(self._permit, self._begun_ns, ended)
-        block, self._block = self._block, None
-        if block is not None:
-            block.__exit__(None, None, None)
+        try:
+            if self._permitted:
+                self._permitted = False
+                self._settings.release(self._permit, self._begun_ns, ended)
+        finally:
+            block, self._block = self._block, None
+            if block is not None:
+                block.__exit__(None, None, None)
 
     @property
     def ended(self) -> Ended:
@@ -201,22 +203,26 @@ class _Request:
         from io import BytesIO
 
         held = _Held()
-        body: Iterable[bytes] | None = None
+        body: Iterable[bytes] = ()
+        outcome: Outcome | None = None
         try:
             environ = {**self._environ, "wsgi.input": BytesIO(asked)}
             environ["CONTENT_LENGTH"] = str(len(asked))
             body = self._app(environ, held.start)
             response = held.whole(body, self._settings.body_max)
+            if response is not None:
+                read, body = body, ()
+                _close(read)
+                outcome = self._settings.judged(response)
         except BaseException as error:
-            _close(body)
-            if isinstance(error, Exception) and idempotent.keeps(error):
-                idempotent.settle(flight, failed().outcome())
-            else:
-                idempotent.settle(flight, Raised(error))
+            try:
+                _close(body)
+            finally:
+                kept = isinstance(error, Exception) and idempotent.keeps(error)
+                idempotent.settle(flight, failed().outcome() if kept else Raised(error))
             raise
-        if response is not None:
-            _close(body)
-            idempotent.settle(flight, self._settings.judged(response))
+        if response is not None and outcome is not None:
+            idempotent.settle(flight, outcome)
             self._start(held.status, held.headers, held.exc_info)
             return [response.body]
         lost = idempotent.lost(flight)

@@ -177,7 +177,8 @@ class Measuring:
         self._clear()
 
     def _close(self, now_ns: int) -> None:
-        count, mean = self._count, self._total_ns / self._count
+        # Of calls between which the clock did not move (simulated, or coarse) the mean is 0.
+        count, mean = self._count, max(self._total_ns / self._count, 1.0)
         variance = max(0.0, self._squares / count - mean * mean)
         doubt = 3 * math.sqrt(variance / count)  # the mean is surely within
         idle = self._flights * 2 < count * int(self.limit)

@@ -131,9 +131,12 @@ class RecordTable:
     def __len__(self) -> int:
         return len(self._flights) + len(self._done)
 
-    def knows(self, key: str) -> bool:
-        """Whether there is a record of ``key``, in flight or done; perhaps past its time."""
-        return key in self._flights or key in self._done
+    def knows(self, key: str, now_ns: int) -> bool:
+        """Whether there is a record of ``key``, in flight or done, and not past its time."""
+        flight, kept = self._flights.get(key), self._done.get(key)
+        return (flight is not None and now_ns < flight.forget_ns) or (
+            kept is not None and now_ns < kept.expires_ns
+        )
 
     def counts(self) -> tuple[int, int, int]:
         """Return how many keys are in flight, how many done, and the bytes of the latter."""

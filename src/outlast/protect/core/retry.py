@@ -23,6 +23,8 @@ from outlast.kernel import (
 from outlast.protect.core.filter import ErrorFilter, check_filter, classes, matches
 
 _NS: Final = 1_000_000_000
+_LONGEST: Final = 1e9
+"""Seconds, some thirty years: a longer wait is as long, and no clock overflows."""
 
 Jitter = Literal["full", "equal", "decorrelated", "none"]
 JITTERS: Final = ("full", "equal", "decorrelated", "none")
@@ -36,7 +38,7 @@ def _is_number(value: object) -> bool:
 
 
 def _nanoseconds(seconds: float) -> int:
-    return round(seconds * _NS)
+    return round(min(seconds, _LONGEST) * _NS)
 
 
 class Backoff:

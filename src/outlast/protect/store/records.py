@@ -1,11 +1,13 @@
 """Idempotency records in the memory of this process."""
 
 import threading
+from collections import deque
 from typing import Any, Final
 
 from outlast.kernel import OverloadedError, current_world
 from outlast.protect.core.idempotency import Answer, RecordTable
 from outlast.protect.forked import tell_of_forks
+from outlast.protect.if_free import if_free
 
 
 class MemoryRecords:
@@ -28,12 +30,13 @@ class MemoryRecords:
 
     local: Final = True
 
-    __slots__ = ("__weakref__", "_bounds", "_lock", "_table")
+    __slots__ = ("__weakref__", "_bounds", "_lock", "_released", "_table")
 
     def __init__(self, *, capacity: int = 10_000, max_bytes: int = 64 << 20) -> None:
         self._bounds = (capacity, max_bytes)
         self._table = RecordTable(capacity, max_bytes)
         self._lock = threading.Lock()
+        self._released: deque[tuple[str, str]] = deque()  # found the lock taken; see release
         tell_of_forks(self)
 
     def forked(self) -> None:
@@ -43,12 +46,19 @@ class MemoryRecords:
     def begin_anew(self) -> None:
         """This is another world: there are no records."""
         with self._lock:
+            self._released.clear()
             self._table = RecordTable(*self._bounds)
+
+    def _settle_locked(self) -> None:
+        """Free the keys whose release found the lock taken."""
+        while self._released:
+            self._table.release(*self._released.popleft())
 
     def begin(self, key: str, fingerprint: str, lease_ns: int, token: str) -> Answer:
         """Start the work of ``key``; see ``RecordStore.begin``."""
         now_ns = current_world().clock.monotonic_ns()
         with self._lock:
+            self._settle_locked()
             answer = self._table.begin(key, fingerprint, lease_ns, token, now_ns)
         if answer is None:
             raise OverloadedError("idempotency records: no room for another key in flight")
@@ -58,27 +68,32 @@ class MemoryRecords:
         """Keep ``outcome``; see ``RecordStore.finish``."""
         now_ns = current_world().clock.monotonic_ns()
         with self._lock:
+            self._settle_locked()
             return self._table.finish(key, token, outcome, ttl_ns, now_ns)
 
     def release(self, key: str, token: str) -> None:
         """Forget a key in flight; see ``RecordStore.release``."""
-        with self._lock:
-            self._table.release(key, token)
+        self._released.append((key, token))
+        if_free(self._lock, self._settle_locked)
 
     def renew(self, key: str, token: str, lease_ns: int) -> bool:
         """Prolong a lease; see ``RecordStore.renew``."""
         now_ns = current_world().clock.monotonic_ns()
         with self._lock:
+            self._settle_locked()
             return self._table.renew(key, token, lease_ns, now_ns)
 
     def knows(self, key: str) -> bool:
-        """Whether there is a record of ``key``, in flight or done."""
+        """Whether there is a record of ``key``, in flight or done, and not past its time."""
+        now_ns = current_world().clock.monotonic_ns()
         with self._lock:
-            return self._table.knows(key)
+            self._settle_locked()
+            return self._table.knows(key, now_ns)
 
     def snapshot(self) -> dict[str, int]:
         """Return how many keys are in flight and done, their bytes, and how many were evicted."""
         with self._lock:
+            self._settle_locked()
             flights, done, size = self._table.counts()
             return {
                 "in_flight": flights,
