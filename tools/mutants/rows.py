@@ -13,6 +13,7 @@ from tools.mutants.machine import REPLICA, SESSIONS
 from tools.mutants.members import MEMBERSHIP, SNAPSHOTS
 from tools.mutants.shares import ALLOWANCES, ANSWERS, FLEET, LIMITS
 from tools.mutants.table import Mutant
+from tools.mutants.waits import WAITS
 
 GROUPS: dict[str, tuple[Mutant, ...]] = {
     "Elections": ELECTION,
@@ -48,6 +49,7 @@ GROUPS: dict[str, tuple[Mutant, ...]] = {
     "Pools: ejection": EJECTION,
     "Pools: coming back": RETURN,
     "Pools: blame and failover": FAILOVER,
+    "Waits": WAITS,
 }
 """Title of each part of the product, with its mutants."""
 

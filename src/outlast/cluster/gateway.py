@@ -5,6 +5,7 @@ follows failover and repeats safely. ``Idempotency-Key`` maps to the replicated 
 request without it that runs out of time answers 504 with ``"may_have_happened": true``.
 """
 
+import asyncio
 import json
 import socket
 import ssl
@@ -60,6 +61,10 @@ class _TooLargeError(CommandTypeError):
     """The body has more bytes than one command takes."""
 
 
+class _TooSlowError(CommandTypeError):
+    """The body did not arrive in time."""
+
+
 def _status_of(error: Exception) -> int:
     if isinstance(error, KeyReusedError):
         return 422
@@ -67,6 +72,8 @@ def _status_of(error: Exception) -> int:
         return 409
     if isinstance(error, _TooLargeError):
         return 413
+    if isinstance(error, _TooSlowError):
+        return 408
     if isinstance(error, CommandTypeError | ConfigError):
         return 400
     if isinstance(error, TooLateError):
@@ -217,7 +224,7 @@ class Gateway:
         try:
             timeout = _number(request, "outlast-timeout", self._timeout)
             stale = query and _consistency(request) == "stale"
-            args = _encoded(await self._arguments(request))
+            args = _encoded(await self._arguments(request, timeout))
             self._spec.check_args(name, args)
             key = request.headers.get("idempotency-key")
             keyed = nullcontext() if key is None else idempotency_key(key)
@@ -235,15 +242,20 @@ class Gateway:
         return _json(body)
 
     @staticmethod
-    async def _arguments(request: Request) -> dict[str, Any]:
+    async def _arguments(request: Request, timeout: float) -> dict[str, Any]:
         if request.method == "GET":
             skip = {"consistency"}
             return {k: _loose(v) for k, v in request.query_params.items() if k not in skip}
         raw = bytearray()
-        async for piece in request.stream():
-            raw += piece
-            if len(raw) > _BODY_BYTES_MAX:
-                raise _TooLargeError(f"the body is larger than {_BODY_BYTES_MAX} bytes")
+        try:
+            async with asyncio.timeout(timeout):
+                async for piece in request.stream():
+                    raw += piece
+                    if len(raw) > _BODY_BYTES_MAX:
+                        raise _TooLargeError(f"the body is larger than {_BODY_BYTES_MAX} bytes")
+        except TimeoutError:
+            message = f"the body did not arrive within {timeout:g} s; {len(raw)} bytes of it did"
+            raise _TooSlowError(message) from None
         try:
             value = json.loads(bytes(raw) or b"{}")
         except (ValueError, RecursionError) as error:

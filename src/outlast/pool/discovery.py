@@ -18,6 +18,7 @@ Told = Callable[[Found | Exception], None]
 """Called with each answer, or with the error in its place. It raises nothing."""
 
 _EVERY: Final = 5.0
+_ASK_SECONDS: Final = 30.0
 _VALUE_MAX: Final = 500
 
 
@@ -52,7 +53,8 @@ class Asked:
     """A function that returns the instances, asked from time to time; see :class:`Pool`.
 
     What it returns may be a list, an awaitable of one, or an asynchronous iterator of lists. A
-    plain function runs on a thread.
+    plain function runs on a thread. What has not answered after 30 seconds has failed: a coroutine
+    is cancelled and asked again, a thread cannot be, and is waited for on.
     """
 
     def __init__(self, ask: Callable[[], Any], name: str, every: float, most: int) -> None:
@@ -60,20 +62,37 @@ class Asked:
         self._name = name
         self._every = every
         self._most = most
+        self._beside: asyncio.Future[Any] | None = None
 
     async def follow(self, world: World, told: Told) -> None:
         """Ask, and ask again."""
-        while True:
-            try:
+        try:
+            while True:
+                try:
+                    await self._follow(world, told)
+                except Exception as error:
+                    told(error)
+                await world.timers.sleep(self._every)
+        finally:
+            if self._beside is not None:
+                self._beside.cancel()
+                self._beside = None
+
+    async def _follow(self, world: World, told: Told) -> None:
+        """Ask once, and tell the answer; of a stream, all that comes."""
+        limit = asyncio.timeout(_ASK_SECONDS)
+        try:
+            async with limit:
                 given = await self._answer(world)
-                if hasattr(type(given), "__aiter__"):
-                    async for one in given:
-                        told(found_of(one, self._most))
-                else:
-                    told(found_of(given, self._most))
-            except Exception as error:
-                told(error)
-            await world.timers.sleep(self._every)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise  # the function's own
+            raise TimeoutError(f"no answer within {_ASK_SECONDS:g} s") from error
+        if hasattr(type(given), "__aiter__"):
+            async for one in given:
+                told(found_of(one, self._most))
+        else:
+            told(found_of(given, self._most))
 
     async def _answer(self, world: World) -> Any:
         ask = self._ask
@@ -81,7 +100,14 @@ class Asked:
             return await ask()
         if inspect.isasyncgenfunction(ask):
             return ask()
-        given = await world.offload.run(f"pool {self._name}", ask)
+        if self._beside is None:
+            self._beside = asyncio.ensure_future(world.offload.run(f"pool {self._name}", ask))
+        beside = self._beside
+        try:
+            given = await asyncio.shield(beside)
+        finally:
+            if beside.done():
+                self._beside = None
         return await given if inspect.isawaitable(given) else given
 
     def describe(self) -> str:

@@ -17,6 +17,7 @@ from outlast.sim.nemesis import Injected
 from outlast.sim.recorder import Recorder
 from outlast.sim.running import Options, Outcome, quiet, run, run_case
 from outlast.sim.simulation import TEST, Simulation, current
+from outlast.sim.waits import Wait, Waits
 from outlast.sim.weather import Way
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "SimLoop",
     "Simulation",
     "Undo",
+    "Wait",
+    "Waits",
     "Way",
     "World",
     "current",

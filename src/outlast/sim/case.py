@@ -23,6 +23,7 @@ from outlast.sim.running import (
     run_case,
     with_lab,
 )
+from outlast.sim.waits import Waits
 
 FIRST_SEED = 1
 MARK = "__outlast_sim__"
@@ -287,6 +288,7 @@ def simulated(
     limit: float = LIMIT,
     files: bool = True,
     budget: Budget = "minority",
+    waits: Waits | None = None,
 ) -> Callable[[Coro], Callable[..., None]]: ...
 
 
@@ -300,6 +302,7 @@ def simulated(
     limit: float = LIMIT,
     files: bool = True,
     budget: Budget = "minority",
+    waits: Waits | None = None,
 ) -> Any:
     """Turn an async test into a plain one that runs under many seeds.
 
@@ -320,6 +323,7 @@ def simulated(
             seed finds what the last has left.
         budget: How many hosts may be down, still or without a good disk at the same time:
             ``minority`` (or the only one there is), or ``any``.
+        waits: Fails a seed in which code waits without an end; see :class:`~outlast.sim.Waits`.
 
     Raises:
         ConfigError: Definite. A fault is unknown, or the function is no coroutine function.
@@ -328,11 +332,12 @@ def simulated(
     if function is None:
         return functools.partial(
             _decorate, seeds=seeds, faults=faults, first=first, limit=limit, files=files,
-            budget=budget,
+            budget=budget, waits=waits,
         )  # fmt: skip
     return _decorate(
-        function, seeds=seeds, faults=faults, first=first, limit=limit, files=files, budget=budget
-    )
+        function, seeds=seeds, faults=faults, first=first, limit=limit, files=files,
+        budget=budget, waits=waits,
+    )  # fmt: skip
 
 
 test = simulated
@@ -349,6 +354,7 @@ def _decorate(
     limit: float,
     files: bool,
     budget: Budget,
+    waits: Waits | None,
 ) -> Callable[..., None]:
     if not inspect.iscoroutinefunction(function):
         message = f"@sim.test: {getattr(function, '__name__', function)!r} is no async function"
@@ -359,7 +365,8 @@ def _decorate(
     if budget not in {"minority", "any"}:
         message = f"@sim.test: budget is {budget!r}; use 'minority' or 'any'"
         raise ConfigError(message)
-    options = Options(faults=read_faults(faults), budget=budget, files=files, limit=limit)
+    given = read_faults(faults)
+    options = Options(faults=given, budget=budget, files=files, limit=limit, waits=waits)
     lab = lab_parameter(function)
     signature = inspect.signature(function)
     rest = [one for one in signature.parameters.values() if one.name != lab]

@@ -21,6 +21,7 @@ from outlast.sim.lab import Lab
 from outlast.sim.loop import SimLoop
 from outlast.sim.nemesis import BY_HAND, Budget, Injected
 from outlast.sim.search import found
+from outlast.sim.waits import Wait, WaitingLoop, Waits
 
 T = TypeVar("T")
 
@@ -60,6 +61,7 @@ class Outcome:
         sometimes: What should happen in some runs, and how often it did.
         options: What was drawn for the run: which faults exist, their pace.
         notes: What the program did outside the simulation.
+        waits: Waits without an end that are not allowed, if they were looked for.
     """
 
     seed: int
@@ -74,6 +76,7 @@ class Outcome:
     sometimes: dict[str, int] = field(default_factory=dict)
     options: dict[str, str | int | float] = field(default_factory=dict)
     notes: list[Escape] = field(default_factory=list)
+    waits: list[Wait] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
@@ -96,6 +99,7 @@ class Options:
         budget: How many hosts may be lost at the same time.
         files: Whether files live on the simulated disk of the host that opens them.
         limit: Virtual seconds after which the run fails.
+        waits: What looks for waits without an end, which fail the run.
     """
 
     faults: tuple[Fault, ...] = ()
@@ -103,6 +107,7 @@ class Options:
     budget: Budget = "minority"
     files: bool = False
     limit: float = LIMIT
+    waits: Waits | None = None
 
     def __post_init__(self) -> None:
         """Check what a caller may have got wrong.
@@ -145,7 +150,7 @@ def run_case(
     outcome = Outcome(seed, options={} if plan is None else plan.describe())
     fresh_world()
     with held(), quiet():  # handlers of signals run when the program does
-        loop = SimLoop(seed, trace=trace, limit=options.limit)
+        loop = _make_loop(seed, options, trace)
         lab = Lab(loop.sim, plan=plan, budget=options.budget, only=only)
         with ExitStack() as stack:
             if options.files:
@@ -155,8 +160,26 @@ def run_case(
             finally:
                 world_ended()
                 loop.end()
+        if isinstance(loop, WaitingLoop):
+            _judge_waits(outcome, loop)
         del lab, loop
     return outcome
+
+
+def _make_loop(seed: int, options: Options, trace: Trace | None) -> SimLoop:
+    if options.waits is None:
+        return SimLoop(seed, trace=trace, limit=options.limit)
+    return WaitingLoop(options.waits, seed, trace=trace, limit=options.limit)
+
+
+def _judge_waits(outcome: Outcome, loop: WaitingLoop) -> None:
+    """Let waits without an end fail a run that has not failed otherwise."""
+    outcome.waits = loop.unbounded()
+    told = "\n".join(map(str, outcome.waits))
+    if told and outcome.error is None:
+        outcome.error = AssertionError(told)
+    elif told and outcome.error is not None:
+        outcome.error.add_note(told)
 
 
 def _execute(
