@@ -70,6 +70,31 @@ def test_a_request_without_headers_passes_as_it_is() -> None:
     simulated(main)
 
 
+def test_a_client_that_stops_in_the_middle_of_a_body_gives_its_permit_up_in_time() -> None:
+    """Without a deadline of its own it would keep the permit for ever."""
+
+    async def dribble() -> AsyncIterator[bytes]:
+        yield b"half of "
+        await asyncio.sleep(3600)
+        yield b"it"
+
+    async def main() -> None:
+        limit = Bulkhead(1, queue=1, max_wait=10)
+        shop = Shop(limit=limit, idempotent=Idempotent(), body_timeout=5)
+        async with shop.client() as client:
+            slow = asyncio.ensure_future(client.post("/", content=dribble(), headers=KEY))
+            await asyncio.sleep(1)
+            quick = await client.post("/", content="x", headers={"Idempotency-Key": "b"})
+            assert quick.status_code == 201
+            assert told(await slow) == (408, "TooSlow", False)
+            again = await client.post("/", content="whole", headers=KEY)
+            assert (again.status_code, again.json()["got"]) == (201, "whole")
+        assert limit.in_flight == 0
+        assert shop.runs == 2
+
+    simulated(main)
+
+
 def test_work_that_is_already_late_is_refused_before_it_begins() -> None:
     async def main() -> None:
         shop = Shop()
@@ -506,6 +531,7 @@ def test_other_scopes_pass_through_untouched() -> None:
         ({"deadline_cap": 0}, "deadline_cap is 0"),
         ({"shed_status": 200}, "shed_status is 200"),
         ({"body_max": -1}, "body_max is -1"),
+        ({"body_timeout": 0}, "body_timeout is 0"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:

@@ -1,10 +1,12 @@
 """ASGI middleware: deadlines, load shedding and idempotency for any ASGI 3 application."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from outlast.kernel import DeadlineError, OutlastError, TooLateError, current_world
 from outlast.protect.aio import pace
+from outlast.protect.checks import DAY, NS, check_ns
 from outlast.protect.core.codec import Raised
 from outlast.protect.headers import Incoming, extract, incoming
 from outlast.protect.http import (
@@ -18,6 +20,7 @@ from outlast.protect.http import (
     refusal,
     replay,
     too_large,
+    too_slow,
 )
 from outlast.protect.idempotent import Flight, Idempotent
 
@@ -42,7 +45,8 @@ class ProtectMiddleware:
     - ``idempotent``, for POST, PUT, PATCH and DELETE with ``Idempotency-Key``: the first
       request runs, repeats get its status, headers and body and ``Idempotency-Replayed: true``;
       409 with ``Retry-After`` while it runs, 422 for another request under that key, 400 for a
-      key that cannot be used, 413 for a body above ``body_max``.
+      key that cannot be used, 413 for a body above ``body_max``, 408 for one that is not whole
+      after ``body_timeout``.
 
     A response that streams (without a length, in several pieces) or is above ``body_max``
     passes through with ``Idempotency-Kept: no``: repeats are told 409 with
@@ -61,6 +65,8 @@ class ProtectMiddleware:
         deadline_cap: The longest time that a caller may ask for, in seconds.
         shed_status: Status for load that is shed.
         body_max: Bodies up to this many bytes can be compared and kept.
+        body_timeout: Seconds within which a request under a key must be whole: until then it
+            holds its permit and the application has not begun.
         principal: Returns from the scope who asks, such as a user's id: keys of different users
             are then different keys. By default a key that comes again with another
             ``Authorization`` or ``Cookie`` header is refused with 422.
@@ -81,11 +87,13 @@ class ProtectMiddleware:
         deadline_cap: float = 30.0,
         shed_status: int = 503,
         body_max: int = 1 << 20,
+        body_timeout: float = 30.0,
         principal: Callable[[Any], str] | None = None,
         priority: Callable[[Any], int | None] | None = None,
         keep: Callable[[int], bool] | None = None,
     ) -> None:
         self.app = app
+        self._body_ns = check_ns("ProtectMiddleware", "body_timeout", body_timeout, 1e-3, DAY)
         self._settings = Settings(
             limit=limit,
             rate=rate,
@@ -157,7 +165,11 @@ class ProtectMiddleware:
         if key is None or settings.idempotent is None:
             await exchange.run()
             return
-        body = await _read(exchange.receive, settings.body_max)
+        try:
+            async with asyncio.timeout(self._body_ns / NS):
+                body = await _read(exchange.receive, settings.body_max)
+        except TimeoutError:
+            body = too_slow(self._body_ns / NS)
         if body is None:
             return  # the client went away before it had asked for anything
         if isinstance(body, Response):

@@ -105,6 +105,12 @@ def too_large(body_max: int) -> Response:
     return problem(413, "TooLarge", message, "no", [("Content-Type", "application/json")])
 
 
+def too_slow(seconds: float) -> Response:
+    """Return the refusal of a request that was not whole in time."""
+    message = f"a request with Idempotency-Key must be whole after {seconds:g} s"
+    return problem(408, "TooSlow", message, "no", [("Content-Type", "application/json")])
+
+
 def problem(
     status: int, error: str, message: str, happened: str, headers: list[tuple[str, str]]
 ) -> Response:
