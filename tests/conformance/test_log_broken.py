@@ -10,6 +10,7 @@ from outlast.testing.log_suite import BY_NAME, CheckFailed, LogFixture, run_chec
 
 FIXTURES: list[Callable[[], LogFixture]] = [MemoryFixture, FileFixture]
 
+pytestmark = pytest.mark.timeout(120)
 CASES = [
     pytest.param(make, broken, id=f"{broken}-{make.__name__}")
     for broken in BROKEN

@@ -9,6 +9,7 @@ from outlast.testing.log_suite import CHECKS, Check, LogFixture, run_check
 
 FIXTURES: list[Callable[[], LogFixture]] = [MemoryFixture, FileFixture]
 
+pytestmark = pytest.mark.timeout(120)
 CASES = [
     pytest.param(fixture, check, id=f"{fixture.__name__}-{check.name}")
     for fixture in FIXTURES

@@ -18,6 +18,7 @@ from outlast.testing.log_suite import (
 )
 from tests.support.raft_cluster import RaftCluster
 
+pytestmark = pytest.mark.timeout(180)
 CASES = [pytest.param(check, id=check.name) for check in CHECKS]
 
 
@@ -26,7 +27,7 @@ class RaftFixture(LogFixture):
 
     capabilities = frozenset(Capability)
     trim_bytes = 600 * 1024
-    patience = 8.0
+    patience = 30.0
 
     def __init__(self, *, sync_is_noop: bool = False) -> None:
         self.cluster = RaftCluster(always=True, sync_is_noop=sync_is_noop)
@@ -35,6 +36,7 @@ class RaftFixture(LogFixture):
     async def _started(self) -> RaftLog:
         for name in self.cluster.names:
             await self.cluster.start(name, follow=False)
+        self.cluster.look_for_a_leader()
         return await self.cluster.leader()
 
     async def make(self) -> Log:
@@ -83,7 +85,7 @@ class RaftFixture(LogFixture):
 @pytest.mark.anyio
 @pytest.mark.parametrize("check", CASES)
 async def test_raft_keeps_its_promises(check: Check) -> None:
-    await run_check(check, RaftFixture())
+    await run_check(check, RaftFixture(), timeout=150)
 
 
 @pytest.mark.anyio

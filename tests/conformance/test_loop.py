@@ -18,7 +18,7 @@ from tests.support.simnet import Recorder, simulate
 
 Program = Callable[[], Coroutine[Any, Any, Any]]
 HERE = "127.0.0.1"
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 async def listen(make: Callable[[], Any], **rest: Any) -> tuple[Any, int, list[Any]]:
@@ -38,7 +38,7 @@ async def connect(port: int, make: Callable[[], Any] = Recorder, **rest: Any) ->
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - anything may be waited for
             await asyncio.sleep(0.001)
 

@@ -13,6 +13,8 @@ import outlast
 from outlast import CommandError, StateMachine, Table, blocking, command, query
 from outlast.kernel import current_deadline
 
+pytestmark = pytest.mark.timeout(120)
+
 
 class Overdrawn(CommandError):
     pass
@@ -170,7 +172,7 @@ def test_wrong_arguments_show_where_it_is_made() -> None:
 @pytest.mark.parametrize("name", ["everything", "deposit"])
 def test_without_anybody_there_it_says_so_within_the_deadline(name: str) -> None:
     arguments = {"account": "alice", "amount": 1} if name == "deposit" else {}
-    with blocking.connect(Bank, "127.0.0.1:1") as client, outlast.deadline(0.3):
+    with blocking.connect(Bank, "127.0.0.1:1") as client, outlast.deadline(0.5):
         with pytest.raises(outlast.UnavailableError, match=r"127\.0\.0\.1:1") as caught:
             client.call_json(name, arguments, query=name == "everything")
         assert outlast.happened(caught.value) == "no"

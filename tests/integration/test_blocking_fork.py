@@ -16,7 +16,7 @@ from outlast.state.ready.bank import Bank
 
 pytestmark = [
     pytest.mark.process,
-    pytest.mark.timeout(60),
+    pytest.mark.timeout(180),
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
 ]
 

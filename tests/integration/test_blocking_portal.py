@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextvars import ContextVar
 
@@ -14,7 +14,8 @@ import pytest
 
 from outlast.host.portal import Portal
 
-WAIT = 10.0
+WAIT = 60.0
+pytestmark = pytest.mark.timeout(120)
 colour: ContextVar[str] = ContextVar("colour", default="none")
 
 
@@ -116,6 +117,38 @@ def test_a_keyboard_interrupt_ends_the_wait_and_cancels_the_coroutine(portal: Po
     with pytest.raises(KeyboardInterrupt):
         portal.call(never)
     assert cancelled.wait(WAIT)
+    assert portal.call(double, 3) == 6
+
+
+def test_an_interrupt_before_the_wait_begins_cancels_the_coroutine_too(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As soon as the loop was told, it may run the coroutine before the caller goes on."""
+    started, cancelled = threading.Event(), threading.Event()
+
+    async def never() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    portal.call(double, 1)
+    loop = portal._loop
+    assert loop is not None
+    tell = loop.call_soon_threadsafe
+
+    def interrupted(callback: Callable[[], object]) -> None:
+        monkeypatch.setattr(loop, "call_soon_threadsafe", tell)
+        tell(callback)
+        assert started.wait(WAIT)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        portal.call(never)
+    assert cancelled.wait(WAIT / 6)
     assert portal.call(double, 3) == 6
 
 

@@ -10,13 +10,13 @@ import pytest
 from outlast.inject import CATALOGUE, machine, permits
 from outlast.inject.place import searched, well_known
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(180)]
 
 
 def outlast(*arguments: str) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-m", "outlast", *arguments],
-        capture_output=True, text=True, check=False, timeout=20,
+        capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     return done.returncode, done.stdout
 

@@ -18,7 +18,8 @@ from outlast.inject.guardian import Guardian
 from outlast.inject.identity import is_stopped, read_state, send
 from outlast.kernel import ConfigError
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+WITHIN = 30.0
 
 FAMILY = """
 import subprocess, sys, time
@@ -43,7 +44,7 @@ class Family:
     def close(self) -> None:
         for process in (self.child, self.identity):
             send(process, signal.SIGKILL)
-        self.parent.wait(5)
+        self.parent.wait(WITHIN)
         if self.parent.stdout is not None:
             self.parent.stdout.close()
 
@@ -55,7 +56,7 @@ def family() -> Iterator[Family]:
     made.close()
 
 
-def until(holds, what: str, within: float = 5.0) -> None:
+def until(holds, what: str, within: float = WITHIN) -> None:
     end = time.monotonic() + within
     while not holds():
         assert time.monotonic() < end, f"not within {within} s: {what}"
@@ -69,7 +70,7 @@ def test_a_crash_ends_the_whole_tree_and_says_so(family):
     assert evidence.facts["gone"]
     assert evidence.facts["pids"] == [family.pid, family.child.pid]
     assert not is_alive(family.child)
-    assert family.parent.wait(5) == -signal.SIGKILL
+    assert family.parent.wait(WITHIN) == -signal.SIGKILL
 
 
 def test_a_crash_of_nobody_is_an_error_and_not_evidence(family):
@@ -98,9 +99,29 @@ def test_a_pause_ends_by_itself_when_nobody_resumes(family):
         begun = time.monotonic()
         paused = await pause(make_world(), family.pid, seconds=0.4)
         while paused.active or is_stopped(family.child):
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < WITHIN
             await asyncio.sleep(0.01)
         assert time.monotonic() - begun >= 0.39
+        assert (await paused.resume()).facts["by_lease"]
+
+    asyncio.run(story())
+
+
+def test_a_pause_whose_time_is_over_before_it_begins_leaves_nothing_stopped(family, monkeypatch):
+    """A guardian that has acted is gone: what was stopped after that would stand for ever."""
+    start = Guardian.start
+
+    async def start_and_look_away(seconds: float, **more: list[ProcessId]) -> Guardian:
+        guardian = await start(seconds, **more)
+        await guardian._process.wait()
+        return guardian
+
+    monkeypatch.setattr(Guardian, "start", start_and_look_away)
+
+    async def story() -> None:
+        paused = await pause(make_world(), family.pid, seconds=0.05)
+        until(lambda: not paused.active, "it was continued", within=5)
+        assert not paused.evidence.facts["stopped"]
         assert (await paused.resume()).facts["by_lease"]
 
     asyncio.run(story())
@@ -126,7 +147,7 @@ def test_a_pause_ends_when_the_drill_is_killed(family):
     assert drill.stdout.readline() == "paused\n"
     assert is_stopped(family.identity)
     drill.kill()
-    drill.wait(5)
+    drill.wait(WITHIN)
     until(lambda: not is_stopped(family.identity), "the guardian continued the parent")
     until(lambda: not is_stopped(family.child), "the guardian continued the child")
     drill.stdout.close()
@@ -184,7 +205,7 @@ def test_a_name_with_parentheses_and_spaces_is_read_right(tmp_path):
         assert found.state in {"S", "R", "D"}
     finally:
         child.kill()
-        child.wait(5)
+        child.wait(WITHIN)
 
 
 def test_a_pause_without_a_lease_is_refused(family):
@@ -199,8 +220,8 @@ def test_a_guardian_that_never_acts_is_noticed(family, monkeypatch):
     monkeypatch.setattr(guardian, "_PROGRAM", program)
 
     async def story() -> None:
-        paused = await pause(make_world(), family.pid, seconds=0.2)
-        await asyncio.sleep(0.8)
+        paused = await pause(make_world(), family.pid, seconds=1)
+        await asyncio.sleep(1.5)
         assert paused.active, "the planted bug leaves it standing, which the tests above see"
         await paused.resume()
 

@@ -12,6 +12,8 @@ from outlast.kernel import DeadlineError
 from outlast.protect import CircuitBreaker, Idempotency, Policy, Retry
 from tests.support.examples import example
 
+pytestmark = pytest.mark.timeout(120)
+
 shown = example("protect_aiohttp")
 
 ANSWERS: list[int] = []

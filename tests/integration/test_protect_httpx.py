@@ -30,16 +30,18 @@ from outlast.protect import (
 from outlast.protect.asgi import ProtectMiddleware
 from outlast.protect.headers import Style
 from outlast.protect.httpx_transport import AsyncHttpxTransport, HttpxTransport
+from tests.support.deadlines import ends_as
 from tests.support.examples import example
 
 serving = example("flaky").serving
+pytestmark = pytest.mark.timeout(180)
 TRANSIENT = Retry(httpx.TransportError, base=0.001)
 
 
 def client(policy: Policy, url: str, **settings: object) -> httpx.Client:
     inner = httpx.HTTPTransport(limits=httpx.Limits(max_connections=1))
     made = HttpxTransport(policy, inner, **settings)  # type: ignore[arg-type]
-    return httpx.Client(transport=made, base_url=url, trust_env=False, timeout=5)
+    return httpx.Client(transport=made, base_url=url, trust_env=False, timeout=60)
 
 
 # --- plain functions, on real sockets ------------------------------------------------------------
@@ -59,7 +61,7 @@ def test_failed_responses_give_the_only_connection_back_before_the_next_attempt(
             serving(503, 503, 200) as service,
             client(policy, service.url, read_max=read_max) as h,
         ):
-            assert h.get("/", timeout=httpx.Timeout(5, pool=0.2)).text == "1.08"
+            assert h.get("/", timeout=httpx.Timeout(60, pool=0.2)).text == "1.08"
 
 
 def test_a_post_is_not_sent_again_after_the_server_hung_up() -> None:
@@ -83,16 +85,16 @@ def test_a_closed_port_is_tried_again_and_opens_the_breaker() -> None:
 
 
 def test_a_server_that_never_answers_is_given_up_at_the_deadline() -> None:
-    with (
-        closing(create_server(("127.0.0.1", 0))) as silent,
-        client(
-            Policy("shop", timeout=0.15), f"http://127.0.0.1:{silent.getsockname()[1]}"
-        ) as http,
-    ):
+    with closing(create_server(("127.0.0.1", 0))) as silent:
         begun = time.monotonic()
-        with pytest.raises(httpx.ReadTimeout):
-            http.get("/")
-        assert time.monotonic() - begun < 2
+
+        def wait(seconds: float) -> None:
+            url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            with client(Policy("shop", timeout=seconds), url) as http:
+                http.get("/")
+
+        ends_as(httpx.ReadTimeout, wait)
+        assert time.monotonic() - begun < 60
 
 
 def test_a_body_that_breaks_off_is_asked_for_again() -> None:
@@ -112,7 +114,7 @@ def test_a_body_that_breaks_off_is_asked_for_again() -> None:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         with client(Policy("shop", retry=TRANSIENT), url) as http:
             assert http.get("/").content == b"half"
-        thread.join(5)
+        thread.join(60)
 
 
 class Slow(httpx.BaseTransport):
@@ -127,7 +129,7 @@ class Slow(httpx.BaseTransport):
         self.asked += 1
         number = self.asked
         if number == 1:
-            self.go.wait(5)
+            self.go.wait(60)
         return httpx.Response(200, stream=Noted(self.closed, f"answer {number}"))
 
 
@@ -149,7 +151,7 @@ def test_a_slow_get_is_hedged_on_threads_and_the_late_response_is_closed() -> No
     with httpx.Client(transport=transport, trust_env=False) as http:
         assert http.get("http://shop/").text == "answer 2"
         slow.go.set()
-        until = time.monotonic() + 5
+        until = time.monotonic() + 60
         while "answer 1" not in slow.closed and time.monotonic() < until:
             time.sleep(0.001)
     assert sorted(slow.closed) == ["answer 1", "answer 2"]
@@ -199,7 +201,6 @@ def async_client(policy: Policy, style: Style | None = "outlast") -> httpx.Async
     return httpx.AsyncClient(transport=made, base_url="http://shop", trust_env=False)
 
 
-@pytest.mark.timeout(60)
 def test_a_payment_is_made_once_whatever_the_network_does() -> None:
     faults = ["link:reset", "link:drop", "link:slow", "partition:halves"]
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.raft_cluster import RaftCluster, read_all
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 
 async def test_an_entry_is_on_every_replica_at_the_same_index() -> None:

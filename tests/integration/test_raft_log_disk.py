@@ -17,7 +17,7 @@ from outlast.log.engines.raft.driver import FrameRefused
 from outlast.log.engines.raft.transport import decode_message, encode_message
 from tests.support.raft_cluster import RaftCluster
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(40)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 OTHER = ReplicaId("n2#1")
 

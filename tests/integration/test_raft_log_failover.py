@@ -15,9 +15,9 @@ from outlast.kernel import (
     UnavailableError,
 )
 from outlast.log.engines.raft import RaftLog
-from tests.support.raft_cluster import RaftCluster, read_all
+from tests.support.raft_cluster import QUICK, RaftCluster, read_all, with_raft
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(40)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 
 async def append_anywhere(cluster: RaftCluster, entry: bytes) -> LogIndex:
@@ -67,7 +67,7 @@ async def test_an_isolated_leader_steps_down_and_its_entry_is_lost_for_good() ->
         old = await cluster.leader()
         await old.append(b"before", deadline=cluster.deadline())
         cluster.net.isolate(old.me)
-        stranded = asyncio.ensure_future(old.append(b"stranded", deadline=cluster.deadline(20)))
+        stranded = asyncio.ensure_future(old.append(b"stranded", deadline=cluster.deadline(60)))
         rest = [name for name in cluster.logs if name != old.me]
         leader = await cluster.leader(rest)
         await cluster.until(lambda: not old.authority.mine, "the isolated leader to step down")
@@ -93,7 +93,7 @@ async def test_an_entry_that_left_one_log_but_commits_later_is_not_called_lost()
         for name in rest:
             cluster.net.cut(old.me, name)
             cluster.net.cut(friend, name)
-        stranded = asyncio.ensure_future(old.append(b"maybe", deadline=cluster.deadline(20)))
+        stranded = asyncio.ensure_future(old.append(b"maybe", deadline=cluster.deadline(60)))
         last = old._driver.node.last_index + 1
         await cluster.until(
             lambda: cluster.logs[friend]._driver.node.durable_index >= last,
@@ -201,12 +201,10 @@ async def test_authority_changes_end_with_the_replica_and_show_the_latest() -> N
         watching = asyncio.ensure_future(watch())
         await cluster.until(lambda: seen and seen[-1].holder == leader.me, "the holder")
         await cluster.crash(leader.me)
-        await cluster.until(
-            lambda: seen[-1].holder not in (None, leader.me), "the next holder", 10
-        )
+        await cluster.until(lambda: seen[-1].holder not in (None, leader.me), "the next holder")
         assert seen[-1].term > leader.authority.term or seen[-1].mine
         await cluster.close(watched.me)
-        await asyncio.wait_for(watching, 5)
+        await asyncio.wait_for(watching, 30)
 
 
 async def test_a_failed_disk_stops_the_replica_and_the_group_goes_on() -> None:
@@ -219,7 +217,7 @@ async def test_a_failed_disk_stops_the_replica_and_the_group_goes_on() -> None:
         pending = asyncio.ensure_future(leader.append(b"y", deadline=cluster.deadline()))
         with pytest.raises(LogFailedError):
             await pending
-        cause = await asyncio.wait_for(leader.failed, 5)
+        cause = await asyncio.wait_for(leader.failed, 30)
         assert "EIO" in str(cause) or "fails every flush" in str(cause)
         with pytest.raises(UnavailableError):
             await leader.append(b"z", deadline=cluster.deadline())
@@ -229,12 +227,12 @@ async def test_a_failed_disk_stops_the_replica_and_the_group_goes_on() -> None:
 
 
 async def test_a_leader_whose_disk_hangs_steps_down() -> None:
-    async with RaftCluster() as cluster:
+    async with RaftCluster(settings=with_raft(QUICK, stall=0.6)) as cluster:
         leader = await cluster.leader()
         await leader.append(b"x", deadline=cluster.deadline())
         cluster.disks[leader.me].stall()
         try:
-            going = asyncio.ensure_future(leader.append(b"y", deadline=cluster.deadline(20)))
+            going = asyncio.ensure_future(leader.append(b"y", deadline=cluster.deadline(60)))
             rest = [log.me for log in cluster.followers()]
             successor = await cluster.leader(rest)
             index = await successor.append(b"z", deadline=cluster.deadline())
@@ -250,7 +248,7 @@ async def test_deadlines_and_cancellation_leave_nothing_counted() -> None:
         for log in cluster.followers():
             cluster.net.cut(leader.me, log.me)
         late = [
-            asyncio.ensure_future(leader.append(b"late", deadline=cluster.deadline(0.05)))
+            asyncio.ensure_future(leader.append(b"late", deadline=cluster.deadline(0.3)))
             for _ in range(3)
         ]
         gone = asyncio.ensure_future(leader.append(b"gone", deadline=cluster.deadline()))

@@ -12,7 +12,7 @@ from outlast.log import Member, Membership, SnapshotRef
 from outlast.log.engines.raft import NoSnapshots, RaftLog
 from tests.support.raft_net import RaftNet
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 ME = ReplicaId("n1#1")
 
@@ -27,7 +27,7 @@ class SlowSnapshots(NoSnapshots):
 
     def latest(self) -> SnapshotRef | None:
         self.loop.call_soon_threadsafe(self.turned.set)
-        self.turns.append(self.turned.wait(2))
+        self.turns.append(self.turned.wait(20))
         return None
 
 

@@ -23,6 +23,8 @@ from outlast.wire import (
     dial,
 )
 
+pytestmark = pytest.mark.timeout(120)
+
 N1 = Identity(cluster="blue", node="n1", incarnation=1)
 N2 = Identity(cluster="blue", node="n2", incarnation=1)
 APP = Token("app", Scope.CLIENT, "app-0123456789abcdef")
@@ -83,7 +85,7 @@ class Node:
         self.handlers: list[Quiet] = []
         self.refusals: list[str] = []
         world.events.subscribe(self._hear)  # type: ignore[attr-defined]
-        self.listener = WireListener(world, N1, security, Limits(handshake_timeout=2.0))
+        self.listener = WireListener(world, N1, security, Limits(handshake_timeout=20.0))
         self.listener.register("raft", self._accept, Scope.PEER)
         self.listener.register("app", self._accept, Scope.CLIENT)
 
@@ -104,7 +106,7 @@ class Node:
         identity = given.pop("identity", N2)
         connection = await dial(
             self.world, "127.0.0.1", self.port, channel=channel, identity=identity,
-            handler=Quiet(), security=security, timeout=5, **given,
+            handler=Quiet(), security=security, timeout=30, **given,
         )  # fmt: skip
         connection.send(1, 2, b"over tls")
         assert await self.handlers[-1].frames.get() == (1, 2, b"over tls")
@@ -116,7 +118,7 @@ def run(story: Callable[[World], Awaitable[None]]) -> None:
         loop = asyncio.get_running_loop()
         # A rejected TLS handshake is the caller's failure; asyncio reports it to the loop too.
         loop.set_exception_handler(lambda *_: None)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             await story(make_world(seed=1))
 
     asyncio.run(main())

@@ -61,9 +61,17 @@ class Bench:
     def __init__(self, store: Any, clock: HandClock | None) -> None:
         self.store = store
         self._clock = clock
+        self._begun = time.monotonic()
+        self._passed = 0.0
+
+    @property
+    def late(self) -> float:
+        """How many seconds of real time have passed beside those that were asked for."""
+        return time.monotonic() - self._begun - self._passed
 
     def pass_ms(self, ms: int) -> None:
         if self._clock is None:
+            self._passed += ms / 1000
             time.sleep(ms / 1000)
         else:
             self._clock.now_ns += ms * 1_000_000
@@ -80,14 +88,14 @@ def memory_bench(kind: type[KeyedStore] = MemoryStore) -> Iterator[Bench]:
 def sqlite_bench(folder: Path) -> Iterator[Bench]:
     clock = HandClock()
     with hand_world(clock):
-        store = SqliteStore(folder / "state.db", timeout=5.0)
+        store = SqliteStore(folder / "state.db", timeout=30.0)
         yield Bench(store, clock)
         store.close()
 
 
 @contextmanager
 def redis_bench(server: RedisServer) -> Iterator[Bench]:
-    store = RedisStore(server.url, timeout=5.0)
+    store = RedisStore(server.url, timeout=30.0)
     store._client.flushdb()
     yield Bench(store, None)
     store.close()

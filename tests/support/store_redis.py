@@ -33,7 +33,7 @@ class RedisServer:
             )  # fmt: skip
         import redis
 
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while True:
             try:
                 with redis.Redis.from_url(self.url) as client:
@@ -48,5 +48,5 @@ class RedisServer:
         """Kill it."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
-            self._process.wait(10)
+            self._process.wait(60)
             self._process = None

@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -64,15 +65,17 @@ class Portal:
             raise RuntimeError(message)
         waiting: _Waiting[R] = _Waiting()
         context = contextvars.copy_context()
-        loop.call_soon_threadsafe(
-            lambda: waiting.start(loop, lambda: function(*args, **kwargs), context)
-        )
         try:
+            # Within the try: an interrupt may come before this returns, and the task run by then.
+            loop.call_soon_threadsafe(
+                lambda: waiting.start(loop, lambda: function(*args, **kwargs), context)
+            )
             return waiting.done.result()
         except BaseException:
             if not waiting.done.done():
                 waiting.abandoned = True
-                loop.call_soon_threadsafe(waiting.cancel)
+                with suppress(RuntimeError):  # it is closed: nothing of it runs
+                    loop.call_soon_threadsafe(waiting.cancel)
             raise
 
     def _running(self) -> asyncio.AbstractEventLoop:

@@ -25,6 +25,7 @@ BALLAST: Final = ".outlast-ballast"
 _MIN_BYTES: Final = 1 << 20
 _CHUNK: Final = 1 << 20
 _PAGE: Final = 4096
+_NS: Final = 1_000_000_000
 _READY_SECONDS: Final = 10.0
 _HOLD: Final = """
 mount -t tmpfs -o "size=$1,mode=0700" outlast "$2" && echo ready && exec cat
@@ -197,7 +198,8 @@ class Volume:
         """Fill it to the last page, for at most ``seconds``.
 
         A guardian removes the ballast when the time is over or when we die. Again while it is
-        full: what was freed meanwhile is filled too, and the lease begins anew.
+        full: what was freed meanwhile is filled too, and the lease begins anew. If the time is
+        over before it is full, it is freed at once, and the evidence shows it.
 
         Args:
             seconds: The lease; above 0.
@@ -212,10 +214,13 @@ class Volume:
         if seconds <= 0:
             raise ConfigError(f"volume: seconds is {seconds}; a lease is longer than 0")
         ballast = self.inside(BALLAST)
+        until_ns = self._world.clock.monotonic_ns() + int(seconds * _NS)
         before, self._guardian = self._guardian, await Guardian.start(seconds, unlink=[ballast])
         if before is not None:
             await before.dismiss()
-        written = await self._world.offload.run("inject-disk", lambda: _fill(ballast))
+        written = await self._world.offload.run(
+            "inject-disk", lambda: self._take(ballast, until_ns)
+        )
         facts = {
             "path": self.path,
             "bytes": written,
@@ -224,6 +229,15 @@ class Volume:
             "lease_s": seconds,
         }
         return Evidence("disk full", self._world.clock.monotonic_ns(), facts)
+
+    def _take(self, ballast: str, until_ns: int) -> int:
+        """Fill it, unless the lease ends before that is done."""
+        written = _fill(ballast)
+        if self._world.clock.monotonic_ns() >= until_ns:
+            # The guardian may have acted before there was anything to remove.
+            with suppress(FileNotFoundError):
+                os.unlink(ballast)
+        return written
 
     async def top_up(self) -> int:
         """Take what was freed since :meth:`fill`, under the lease that is in force.

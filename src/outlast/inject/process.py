@@ -132,7 +132,8 @@ async def pause(
     """Stop a process and all its descendants (SIGSTOP) for at most ``seconds``.
 
     A guardian process continues them when the time is over or when we die, whichever is first;
-    it is started, and the undo journalled, before anything is stopped.
+    it is started, and the undo journalled, before anything is stopped. If the time was over before
+    all was stopped, it is continued at once, and the evidence says that nothing stood still.
 
     Args:
         world: Clock and timers.
@@ -153,8 +154,13 @@ async def pause(
     undo = journal.before(Continue(tuple(tree))) if journal is not None else 0
     begun = world.clock.monotonic_ns()
     guardian = await Guardian.start(seconds, resume=tree)
+    until_ns = begun + int(seconds * _NS)
     stopped = _stop(pid)
-    still = await _until(
+    late = world.clock.monotonic_ns() >= until_ns
+    if late:  # the guardian may have acted before there was anything to continue
+        for process in stopped:
+            send(process, signal.SIGCONT)
+    still = not late and await _until(
         world, timeout, lambda: all(is_stopped(p) or not is_alive(p) for p in stopped)
     )
     now = world.clock.monotonic_ns()
@@ -177,7 +183,7 @@ async def pause(
         stopped,
         guardian=guardian,
         evidence=evidence,
-        until_ns=begun + int(seconds * _NS),
+        until_ns=until_ns,
         release=release,
     )
 

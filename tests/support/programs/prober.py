@@ -14,9 +14,9 @@ from outlast.protect.store import open_store
 
 
 def main(url: str, node: str) -> None:
-    store = open_store(url, node=node, interval=0.05, timeout=1.0)
+    store = open_store(url, node=node, interval=0.05, timeout=10.0)
     breaker = CircuitBreaker(
-        failure_threshold=2, recovery_timeout=0.3, recovery_cap=0.3, probe_timeout=0.6, name="api",
+        failure_threshold=2, recovery_timeout=0.3, recovery_cap=0.3, probe_timeout=2.0, name="api",
         store=store,
     )  # fmt: skip
     held = []
@@ -27,6 +27,8 @@ def main(url: str, node: str) -> None:
         try:
             if word == "state":
                 answer = breaker.state
+            elif word == "follows":
+                answer = "ok" if breaker.shared.following else "not yet"
             else:
                 permit = breaker.try_admit()
                 if word == "fail":
