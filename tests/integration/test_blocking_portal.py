@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextvars import ContextVar
@@ -233,3 +234,35 @@ def test_a_fork_while_another_thread_holds_the_lock_does_not_hang(portal: Portal
     portal.call(double, 1)
     with portal._lock:
         assert in_child(portal).split()[0] == b"10"
+
+
+def test_a_call_that_comes_while_the_portal_closes_is_refused_and_waits_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is queued behind the end of the loop, which will never run it."""
+    portal = Portal("closing")
+    portal.call(double, 1)
+    loop = portal._running()
+    told: list[BaseException] = []
+
+    def late() -> None:
+        try:
+            portal.call(double, 1)
+        except RuntimeError as error:
+            told.append(error)
+
+    caller = threading.Thread(target=late, daemon=True)
+    closes = loop.close
+
+    def close_late() -> None:
+        caller.start()
+        while not loop._ready:  # type: ignore[attr-defined]
+            time.sleep(0.001)
+        closes()
+
+    monkeypatch.setattr(loop, "close", close_late)
+    monkeypatch.setattr(portal, "_running", lambda: loop)
+    portal.close()
+    caller.join(10)
+    assert not caller.is_alive()
+    assert "closed before the call ended" in str(told[0])

@@ -28,13 +28,36 @@ WRITE = "import sys; open(sys.argv[1] + '/x', 'ab', 0).write(b'y' * int(sys.argv
 @pytest.fixture(autouse=True, params=["as we are", "without root"])
 def rights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run each story with our rights, and in a user namespace as one without root would."""
-    volume_permitted.cache_clear()
+    disk._volume_permitted.cache_clear()
     if request.param == "without root":
         monkeypatch.setattr(disk, "_is_root", lambda: False)
     why = volume_permitted()
     assert not why, f"this machine does not permit volumes: {why}"
     yield
-    volume_permitted.cache_clear()
+    disk._volume_permitted.cache_clear()
+
+
+def test_a_machine_that_was_too_busy_to_tell_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def late(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+        asked.append(command)
+        if len(asked) == 1:
+            raise subprocess.TimeoutExpired(command, 5)
+        return subprocess.CompletedProcess(command, 0, b"", b"")
+
+    monkeypatch.setattr(disk.subprocess, "run", late)
+    monkeypatch.setattr(disk.shutil, "which", lambda tool: f"/bin/{tool}")
+    disk._volume_permitted.cache_clear()
+    try:
+        assert "timed out" in volume_permitted()
+        assert volume_permitted() == ""
+        assert volume_permitted() == ""
+    finally:
+        disk._volume_permitted.cache_clear()
+    assert len(asked) == 2
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
@@ -36,6 +36,7 @@ class Portal:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._waiting: set[_Waiting[Any]] = set()
         _portals.add(self)
 
     def __repr__(self) -> str:
@@ -66,6 +67,7 @@ class Portal:
         waiting: _Waiting[R] = _Waiting()
         context = contextvars.copy_context()
         try:
+            self._waiting.add(waiting)
             # Within the try: an interrupt may come before this returns, and the task run by then.
             loop.call_soon_threadsafe(
                 lambda: waiting.start(loop, lambda: function(*args, **kwargs), context)
@@ -77,6 +79,8 @@ class Portal:
                 with suppress(RuntimeError):  # it is closed: nothing of it runs
                     loop.call_soon_threadsafe(waiting.cancel)
             raise
+        finally:
+            self._waiting.discard(waiting)
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -87,7 +91,7 @@ class Portal:
             if self._loop is None or not alive:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(
-                    target=_serve, args=(self._loop,), name=self.name, daemon=True
+                    target=_serve, args=(self._loop, self._waiting), name=self.name, daemon=True
                 )
                 self._thread.start()
             return self._loop
@@ -114,6 +118,7 @@ class Portal:
             _of_the_parent.append(self._loop)
         self._lock = threading.Lock()
         self._loop = self._thread = None
+        self._waiting = set()
 
 
 class _Waiting(Generic[R]):
@@ -145,6 +150,11 @@ class _Waiting(Generic[R]):
         if self.task is not None:
             self.task.cancel()
 
+    def refuse(self) -> None:
+        """Tell the caller that the loop has ended before the call."""
+        with suppress(InvalidStateError):
+            self.done.set_exception(RuntimeError("the portal was closed before the call ended"))
+
     def _ended(self, task: asyncio.Task[R]) -> None:
         if task.cancelled():
             self.done.cancel()
@@ -156,8 +166,11 @@ class _Waiting(Generic[R]):
             self.done.set_result(task.result())
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    """Run ``loop`` until it is stopped, then let its tasks end and close it."""
+def _serve(loop: asyncio.AbstractEventLoop, waiting: "set[_Waiting[Any]]") -> None:
+    """Run ``loop`` until it is stopped, then let its tasks end and close it.
+
+    A call that comes in between, and of which the loop never hears, is refused.
+    """
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
@@ -168,6 +181,8 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         if tasks:
             loop.run_until_complete(asyncio.wait(tasks, timeout=_STOP_SECONDS / 2))
         loop.close()
+        for one in list(waiting):
+            one.refuse()
 
 
 _portals: "weakref.WeakSet[Portal]" = weakref.WeakSet()

@@ -58,9 +58,19 @@ def _apart() -> list[str]:
     return ["unshare", *user, "--mount", "--propagation", "private", "--"]
 
 
-@lru_cache(maxsize=1)
 def volume_permitted() -> str:
-    """Say why this machine does not permit volumes; empty: it does. Looks once per process."""
+    """Say why this machine does not permit volumes; empty: it does.
+
+    Looks once per process, and again if it could not find out: the machine may be too busy.
+    """
+    try:
+        return _volume_permitted()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"a mount namespace cannot be made: {error}"
+
+
+@lru_cache(maxsize=1)
+def _volume_permitted() -> str:
     try:
         require_linux("disk:full")
     except ConfigError as error:
@@ -69,12 +79,9 @@ def volume_permitted() -> str:
         if shutil.which(tool) is None:
             return f"{tool} is missing (package util-linux or mount)"
     trial = [*_apart(), "mount", "-t", "tmpfs", "-o", "size=64k", "outlast", "/tmp"]  # noqa: S108
-    try:
-        ended = subprocess.run(  # noqa: S603 - a fixed command
-            trial, capture_output=True, timeout=_READY_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"a mount namespace cannot be made: {error}"
+    ended = subprocess.run(  # noqa: S603 - a fixed command
+        trial, capture_output=True, timeout=_READY_SECONDS, check=False
+    )
     if ended.returncode:
         why = ended.stderr.decode(errors="replace").strip().splitlines()
         return f"a mount namespace cannot be made: {why[-1] if why else 'unshare failed'}"
