@@ -91,7 +91,7 @@ async def kill_rounds(
         return connect(None, cluster.addresses, timeout=60.0)
 
     async with _running(cluster):
-        await cluster.ready()
+        await cluster.ready(within=60.0)
         workload = BankWorkload(world, client, clients, timeout=60.0, impatience=_IMPATIENCE)
         await workload.start()
         for _ in range(rounds):

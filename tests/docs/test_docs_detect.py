@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.pages import FENCE, Time, run, run_page
 
+pytestmark = pytest.mark.timeout(180)
+
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [
     *sorted(path for path in (DOCS / "reference" / "detect").glob("*.md") if path.stem != "index"),

@@ -26,6 +26,8 @@ from outlast.drill.running import prepare
 from outlast.inject import parse_faults
 from tests.support.nodes import Nodes
 
+pytestmark = pytest.mark.timeout(240)
+
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 MARKDOWN = sorted(
@@ -130,7 +132,7 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_the_tests_of_an_example_pass(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that run under many seeds run under the first of them."""
@@ -176,7 +178,7 @@ def test_the_drill_of_the_example_names_the_service_beside_it() -> None:
 
 
 @pytest.mark.process
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 def test_the_bank_example_runs_against_a_cluster(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,7 +193,7 @@ def test_the_bank_example_runs_against_a_cluster(
         return connect(machine, nodes.at, **settings)
 
     monkeypatch.setattr(outlast, "connect", nearby, raising=False)
-    monkeypatch.setattr(outlast, "deadline", lambda _: _deadline(20.0))
+    monkeypatch.setattr(outlast, "deadline", lambda _: _deadline(60.0))
     try:
         nodes.init().start().serving()
         with pytest.raises(module.Overdrawn):  # nobody has paid in anything
@@ -206,7 +208,7 @@ def test_the_bank_example_runs_against_a_cluster(
 _deadline = outlast.deadline
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 def test_the_bank_example_runs_in_this_process(tmp_path: Path) -> None:
     """The line that its comment offers instead: same client, no server."""
     module = load(ROOT / "examples" / "bank.py")

@@ -13,6 +13,8 @@ import pytest
 from outlast.protect.settings import forget_settings
 from tests.support.pages import FENCE, Time, run, run_page
 
+pytestmark = pytest.mark.timeout(180)
+
 DOCS = Path(__file__).parents[2] / "docs"
 README = DOCS.parent / "README.md"
 POLICIES = sorted(

@@ -1,9 +1,12 @@
 """The examples of protecting calls say what they are to say."""
 
+import re
 import runpy
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.timeout(180)
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SAID = {
@@ -63,4 +66,6 @@ def test_a_program_runs_and_says_so(
 ) -> None:
     monkeypatch.syspath_prepend(EXAMPLES)
     runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
-    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == SAID[name]
+    # Of five seconds some may have passed on a busy machine.
+    out = re.sub(r"\b[1-4] s left", "5 s left", capsys.readouterr().out)
+    assert [line.rstrip() for line in out.splitlines()] == SAID[name]

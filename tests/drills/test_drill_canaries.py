@@ -8,7 +8,7 @@ import pytest
 from outlast.testing.broken.node import BROKEN
 from tests.support.drill_lab import Ended, Lab
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(600)]
 
 FAULTS = {
     "forgets-fsync": "crash@all",
@@ -32,7 +32,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 def bank(lab: Lab, faults: str, seconds: int, *more: str, seed: int = 1) -> Ended:
     """Run the drill of our own cluster."""
     ended = lab.run("drill", "bank", "--faults", faults, "--seconds", f"{seconds}",
-                    "--seed", f"{seed}", "--json", *more, within=150.0)  # fmt: skip
+                    "--seed", f"{seed}", "--json", *more, within=300.0)  # fmt: skip
     assert ended.code in {0, 1, 3}, ended.err
     assert ended.left == []
     return ended
@@ -46,19 +46,25 @@ def test_every_broken_node_has_faults_that_make_it_show() -> None:
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_cluster_that_breaks_its_promise_is_condemned(lab: Lab, name: str) -> None:
-    ended = bank(lab, FAULTS[name], 8, "--target", f"broken-{name}")
+    """Longer drills follow where clients did too little in 8 s to meet with what is broken."""
+    for seconds in (8, 16, 32):
+        ended = bank(lab, FAULTS[name], seconds, "--target", f"broken-{name}")
+        if ended.broken:
+            break
     found = ended.report
     assert (ended.code, found["verdict"]) == (1, "failed"), found["why"]
     assert "on purpose" in found["target"]
-    broken_histories = [one for one in found["workloads"] if one["verdict"] == "invalid"]
-    broken_invariants = [one for one in found["invariants"] if one["holds"] is False]
-    assert broken_histories or broken_invariants, "not merely slow to come back"
-    for history in broken_histories:
-        assert history["why"]
+    assert ended.broken, "not merely slow to come back"
+    for one in ended.broken:
+        assert one.get("why") or one.get("detail")
 
 
 def test_the_same_cluster_unbroken_survives_these_faults(lab: Lab) -> None:
-    ended = bank(lab, "crash@all,partition:isolate@leader,partition:one-way@leader", 15)
+    """On a busy machine it may be slow to come back, and is asked again; never may it lie."""
+    for _ in range(3):
+        ended = bank(lab, "crash@all,partition:isolate@leader,partition:one-way@leader", 15)
+        if ended.broken or ended.code == 0:
+            break
     found = ended.report
     assert (ended.code, found["verdict"]) == (0, "survived"), found["why"]
     assert [fault["verdict"] for fault in found["faults"]] == ["survived"] * 3

@@ -27,6 +27,7 @@ ERRORS = [
     "serve bank.py:Bank --nodes 0",
     "serve bank.py:Bank --nods 3",
     "serve bank.py:Bank --storage tape",
+    "serve bank.py:Bank --health 7480",
     "serve broken.py:Bank",
     "node bank.py:Bank --id n1 --data n1 --listen 0.0.0.0:7400",
     "node bank.py:Bank --id n1 --data n1 --listen 7400",
@@ -55,15 +56,17 @@ ERRORS = [
     "drill --target broken-ack-early",
     "drill bank.py:Bank",
     "drill --report nowhere/report.html",
+    "drill --workers 4",
+    "drill --world sim --workers 4",
     "call",
     "call deposit '{\"account\"'",
     "call deposit '[1, 2]'",
     "call deposit {} --at localhost",
     "call deposit {} --at n1.example:7400",
     "call deposit {} --tls-cert cli.pem",
-    "call balances --query --at 127.0.0.1:1 --timeout 0.2",
-    "status --at 127.0.0.1:1 --timeout 0.2",
-    "status --at 127.0.0.1:1 --timeout 0.2 --json",
+    "call balances --query --at 127.0.0.1:1 --timeout 1",
+    "status --at 127.0.0.1:1 --timeout 1",
+    "status --at 127.0.0.1:1 --timeout 1 --json",
     "member add n4 --address 127.0.0.1:7403 --at 127.0.0.1:1",
     "member add n4",
     "member add 'n 4' --address 127.0.0.1:7403",
@@ -153,7 +156,7 @@ def test_help_is_the_reviewed_one(
     golden(HERE / "cli_help.txt", transcript(HELP, capsys))
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 def test_whatever_is_wrong_is_one_line(
     golden: Any, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,7 +18,7 @@ from outlast.state.snapshot_store import chunk_sum
 from tests.support.nodes import Nodes, complaint, until
 from tests.support.nodes import outlast as run
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 LIMITS = {"OUTLAST_TEST_LIMITS": json.dumps({"checkpoint_entries": 40})}
 
 
@@ -27,7 +27,7 @@ def fill(nodes: Nodes, *, rounds: int = 60) -> dict[str, int]:
     told: dict[str, int] = {}
 
     async def use() -> None:
-        async with outlast.connect(Bank, nodes.at, timeout=20) as bank:
+        async with outlast.connect(Bank, nodes.at, timeout=60) as bank:
             for number in range(rounds):
                 account = f"account-{number % 7}"
                 told[account] = await bank.call(Bank.deposit, account, 1)
@@ -38,7 +38,7 @@ def fill(nodes: Nodes, *, rounds: int = 60) -> dict[str, int]:
 
 def balances(nodes: Nodes) -> dict[str, int]:
     async def use() -> dict[str, int]:
-        async with outlast.connect(Bank, nodes.at, timeout=20) as bank:
+        async with outlast.connect(Bank, nodes.at, timeout=60) as bank:
             return await bank.call(Bank.balances)
 
     return asyncio.run(use())
@@ -117,7 +117,7 @@ def test_a_damaged_snapshot_costs_time_and_no_data(nodes: Nodes) -> None:
     told = fill(nodes, rounds=120)
     victim = nodes.names[0]
     until(lambda: len(snapshots(nodes.data(victim))) == 2, "two snapshots")
-    until(lambda: (nodes.status(victim) or {})["applied_index"] >= 120, "all applied")
+    until(lambda: (nodes.status(victim) or {}).get("applied_index", 0) >= 120, "all applied")
     nodes.signal(signal.SIGTERM, victim)
     nodes.ended(victim)
     newer = snapshots(nodes.data(victim))[-1]

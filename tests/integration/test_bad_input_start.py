@@ -21,7 +21,7 @@ from crc32c import crc32c
 from outlast.cli import main
 from tests.support.nodes import WAIT, Nodes, complaint, outlast, until
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
 
 MACHINES = """
 from dataclasses import dataclass, field

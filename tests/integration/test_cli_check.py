@@ -209,6 +209,7 @@ def test_a_file_that_is_not_there_or_no_file_is_one_line(folder, capsys):
         assert "internal error" not in err
 
 
+@pytest.mark.timeout(90)
 def test_values_that_no_terminal_shows_become_escapes(folder):
     text = lines(
         (0, "invoke", "write", "\x1b[31m\ud800"), (0, "ok", "write", "\x1b[31m\ud800"),
@@ -217,17 +218,18 @@ def test_values_that_no_terminal_shows_become_escapes(folder):
     (folder / "h").write_text(text)
     done = subprocess.run(
         [sys.executable, "-m", "outlast", "check", "h", "--model", "register"],
-        capture_output=True, check=False, timeout=20,
+        capture_output=True, check=False, timeout=60,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )  # fmt: skip
     assert done.returncode == 1, done.stderr.decode()
     assert not re.search(rb"[\x00-\x09\x0b-\x1f\x80-\xff]", done.stdout)
 
 
+@pytest.mark.timeout(90)
 def test_stdin_is_read_where_the_file_is_a_dash(folder):
     done = subprocess.run(
         [sys.executable, "-m", "outlast", "check", "-", "--model", "register"],
-        input=STALE.encode(), capture_output=True, check=False, timeout=20,
+        input=STALE.encode(), capture_output=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr.decode()
     assert done.stdout.startswith(b"invalid: ")

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.process
+from tests.support.nodes import until
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
 
 PROGRAM = '''
 import asyncio
@@ -114,7 +116,7 @@ def outlast(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=place,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
 
@@ -260,7 +262,6 @@ async def test_greedy(lab: sim.Lab) -> None:
 """
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("name", "workers"), [("test_counted", 2), ("test_counted", 1), ("test_greedy", 1)]
 )
@@ -273,7 +274,7 @@ def test_ctrl_c_ends_a_campaign_soon_with_what_it_has_found(
     with _started(
         tmp_path, f"test_counted.py::{name}", "--until-failure", "--workers", str(workers)
     ) as running:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 100
         while not (ran.exists() and ran.stat().st_size > 20):
             assert running.poll() is None, running.communicate()
             assert time.monotonic() < end
@@ -281,28 +282,27 @@ def test_ctrl_c_ends_a_campaign_soon_with_what_it_has_found(
         started = _children(running.pid)
         begun = time.monotonic()
         running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=30)
+        out, err = running.communicate(timeout=100)
         took = time.monotonic() - begun
     assert running.returncode == 130, err
     assert out.endswith("(interrupted)\n")
     assert err == ""
-    assert took < 10, "two seconds, if the machine has nothing else to do"
+    assert took < 60, "two seconds, if the machine has nothing else to do"
     assert len(started) == (workers if workers > 1 else 0)
     assert not any(map(_lives, started))
 
 
-@pytest.mark.timeout(60)
 def test_workers_are_honoured_without_a_number_of_seeds(tmp_path: Path) -> None:
     (tmp_path / "test_counted.py").write_text(COUNTED)
+    ran = tmp_path / "ran"
     with _started(
-        tmp_path, "test_counted.py::test_counted", "--workers", "3", "--seconds", "1"
+        tmp_path, "test_counted.py::test_counted", "--workers", "3", "--seconds", "600"
     ) as running:
-        most = 0
-        while running.poll() is None:
-            most = max(most, len(_children(running.pid)))
-            time.sleep(0.02)
-    assert running.returncode == 0
-    assert most == 3
+        until(ran.exists, "the first seed runs")  # all processes are there before it
+        assert len(_children(running.pid)) == 3
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=100)
+    assert running.returncode == 130
 
 
 @contextmanager

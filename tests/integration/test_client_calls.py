@@ -21,7 +21,7 @@ from outlast.kernel import (
 from outlast.state.ready.bank import Bank, OverdrawnError
 from tests.support.nodes import ROOT, Nodes, until
 
-pytestmark = [pytest.mark.anyio, pytest.mark.process, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.anyio, pytest.mark.process, pytest.mark.timeout(240)]
 TTL_SECONDS = 1.5
 LIMITS = {"session_ttl_ns": 1_500_000_000}
 REPLICA = {"tick_seconds": 0.2, "tick_seconds_max": 0.4}
@@ -58,7 +58,10 @@ def followers(nodes: Nodes) -> list[str]:
 
 
 async def test_two_clients_see_each_others_writes(nodes: Nodes) -> None:
-    async with outlast.connect(Bank, nodes.at) as one, outlast.connect(Bank, nodes.at) as two:
+    async with (
+        outlast.connect(Bank, nodes.at, timeout=60) as one,
+        outlast.connect(Bank, nodes.at, timeout=60) as two,
+    ):
         for number in range(1, 6):
             writer, reader = (one, two) if number % 2 else (two, one)
             assert await writer.call(Bank.deposit, "shared", 1) == number
@@ -66,12 +69,12 @@ async def test_two_clients_see_each_others_writes(nodes: Nodes) -> None:
 
 
 async def test_declared_errors_come_as_their_class(nodes: Nodes) -> None:
-    async with outlast.connect(Bank, nodes.at) as bank:
+    async with outlast.connect(Bank, nodes.at, timeout=60) as bank:
         with pytest.raises(OverdrawnError) as error:
             await bank.call(Bank.transfer, "poor", "rich", 5)
         assert error.value.args == ("poor",)
         assert error.value.happened == "yes"
-    async with outlast.connect(None, nodes.at) as plain:
+    async with outlast.connect(None, nodes.at, timeout=60) as plain:
         with pytest.raises(CommandError) as other:
             await plain.call_json("transfer", {"source": "poor", "target": "r", "amount": 5})
         assert other.value.type_name == "OverdrawnError"
@@ -80,13 +83,13 @@ async def test_declared_errors_come_as_their_class(nodes: Nodes) -> None:
 
 
 async def test_more_calls_than_the_window_wait_and_all_happen_once(nodes: Nodes) -> None:
-    async with outlast.connect(Bank, nodes.at, timeout=30) as bank:
+    async with outlast.connect(Bank, nodes.at, timeout=60) as bank:
         results = await asyncio.gather(*(bank.call(Bank.deposit, "window", 1) for _ in range(300)))
         assert sorted(results) == list(range(1, 301))
 
 
 async def test_a_deadline_before_the_call_is_definite(nodes: Nodes) -> None:
-    async with outlast.connect(Bank, nodes.at) as bank:
+    async with outlast.connect(Bank, nodes.at, timeout=60) as bank:
         await bank.call(Bank.deposit, "late", 1)
         with pytest.raises(TooLateError) as error, outlast.deadline(0):
             await bank.call(Bank.deposit, "late", 1)
@@ -102,12 +105,12 @@ async def test_a_client_without_a_cluster_is_told_definitely(nodes: Nodes) -> No
                 await call
             assert error.value.happened == "no"
             assert "127.0.0.1:1" in str(error.value)
-        assert asyncio.get_running_loop().time() - begun < 5
+        assert asyncio.get_running_loop().time() - begun < 20, "and not its timeout"
 
 
 async def test_a_cancelled_call_is_settled_and_the_window_freed(nodes: Nodes) -> None:
     """The majority is stopped, so 256 calls are sent and given up: the whole window."""
-    async with outlast.connect(Bank, nodes.at, timeout=20) as bank:
+    async with outlast.connect(Bank, nodes.at, timeout=60) as bank:
         await bank.call(Bank.deposit, "cancelled", 1)
         quiet = followers(nodes)
         nodes.signal(signal.SIGSTOP, *quiet)
@@ -138,10 +141,11 @@ async def test_calls_that_died_with_the_leader_are_barred_and_the_window_freed(
     nodes: Nodes,
 ) -> None:
     """They were sent to a leader that read none of them: none may happen later."""
-    async with outlast.connect(Bank, nodes.at, timeout=20) as bank:
+    async with outlast.connect(Bank, nodes.at, timeout=60) as bank:
         await bank.call(Bank.deposit, "barred", 1)
         leader = nodes.leader()
-        nodes.signal(signal.SIGSTOP, leader)
+        # All of them: as long as the calls may go anywhere, there is nobody else to lead.
+        nodes.signal(signal.SIGSTOP, *nodes.names)
         calls = [
             asyncio.ensure_future(bank.call(Bank.deposit, f"barred-{n}", 1)) for n in range(256)
         ]
@@ -150,6 +154,7 @@ async def test_calls_that_died_with_the_leader_are_barred_and_the_window_freed(
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
         nodes.kill(leader)
+        nodes.signal(signal.SIGCONT, *(name for name in nodes.names if name != leader))
         done = await asyncio.gather(*(bank.call(Bank.deposit, "barred", 1) for _ in range(256)))
         assert sorted(done) == list(range(2, 258))
         assert not [k for k in await bank.call(Bank.balances) if k.startswith("barred-")]
@@ -160,10 +165,9 @@ async def test_calls_that_died_with_the_leader_are_barred_and_the_window_freed(
 async def test_a_deadline_after_sending_is_indefinite_and_the_truth_is_one_of_both(
     nodes: Nodes,
 ) -> None:
-    async with outlast.connect(Bank, nodes.at, timeout=20) as bank:
+    async with outlast.connect(Bank, nodes.at, timeout=60) as bank:
         await bank.call(Bank.deposit, "unknown", 1)
-        quiet = followers(nodes)
-        nodes.signal(signal.SIGSTOP, *quiet)
+        nodes.signal(signal.SIGSTOP, *nodes.names)  # the leader too: it would notice, and refuse
         try:
             with pytest.raises(DeadlineError) as error, outlast.deadline(0.4):
                 await bank.call(Bank.deposit, "unknown", 1)
@@ -171,12 +175,12 @@ async def test_a_deadline_after_sending_is_indefinite_and_the_truth_is_one_of_bo
             with pytest.raises(OutlastError), outlast.deadline(0.4):
                 await bank.call(Bank.balances)
         finally:
-            nodes.signal(signal.SIGCONT, *quiet)
+            nodes.signal(signal.SIGCONT, *nodes.names)
         assert await bank.call(Bank.deposit, "unknown", 1) in {2, 3}
 
 
 async def test_an_expired_session_is_replaced_for_a_call_that_was_not_sent(nodes: Nodes) -> None:
-    async with outlast.connect(Bank, nodes.at, timeout=20) as bank:
+    async with outlast.connect(Bank, nodes.at, timeout=60) as bank:
         first = await bank.register()
         assert await bank.call(Bank.deposit, "session", 1) == 1
 
@@ -210,7 +214,7 @@ async def test_a_key_outlives_the_client_that_was_killed(nodes: Nodes) -> None:
     finally:
         process.kill()
         await process.communicate()
-    async with outlast.connect(Bank, nodes.at) as bank:
+    async with outlast.connect(Bank, nodes.at, timeout=60) as bank:
         with outlast.idempotency_key("order-20"):
             assert await bank.call(Bank.deposit, "killed", 5) == 5
         with pytest.raises(KeyReusedError), outlast.idempotency_key("order-20"):
@@ -219,11 +223,11 @@ async def test_a_key_outlives_the_client_that_was_killed(nodes: Nodes) -> None:
 
 
 async def test_status_of_one_node(nodes: Nodes) -> None:
-    async with outlast.connect(None, nodes.at, timeout=2) as client:
+    async with outlast.connect(None, nodes.at, timeout=60) as client:
         for name in nodes.names:
             facts = await client.status(nodes.listen[name])
             assert (facts["node"], facts["phase"]) == (name, "serving")
-        with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
+        with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"), outlast.deadline(0.5):
             await client.status("127.0.0.1:1")
 
 
@@ -231,7 +235,7 @@ async def test_a_client_outlives_an_outage_of_the_whole_cluster(
     nodes: Nodes, tmp_path: Path
 ) -> None:
     """The last test of this cluster."""
-    async with outlast.connect(Bank, nodes.at, timeout=30) as bank:
+    async with outlast.connect(Bank, nodes.at, timeout=60) as bank:
         assert await bank.call(Bank.deposit, "outage", 1) == 1
         nodes.kill(*nodes.names)
         with pytest.raises(OutlastError), outlast.deadline(0.3):

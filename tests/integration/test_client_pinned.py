@@ -1,6 +1,7 @@
 """Reads pinned to one node, and what nodes say of their votes, on real processes."""
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -21,8 +22,8 @@ from outlast.kernel import (
 from outlast.state.ready.bank import Bank
 from tests.support.nodes import Nodes, until
 
-pytestmark = [pytest.mark.anyio, pytest.mark.process, pytest.mark.timeout(60)]
-LIMIT = 2.0
+pytestmark = [pytest.mark.anyio, pytest.mark.process, pytest.mark.timeout(240)]
+LIMIT = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +55,17 @@ async def read_at(client: Client[Any], address: str, within: float = LIMIT) -> A
         return await client.read_at(address, "balances")
 
 
+async def answer_at(client: Client[Any], address: str) -> Any:
+    """What the node at ``address`` answers: one attempt is soon given up on a busy machine."""
+    async with asyncio.timeout(LIMIT):
+        while True:
+            with contextlib.suppress(UnavailableError):
+                return await read_at(client, address)
+            await asyncio.sleep(0.05)
+
+
 async def paid_in(nodes: Nodes, account: str) -> None:
-    async with outlast.connect(Bank, nodes.at) as bank:
+    async with outlast.connect(Bank, nodes.at, timeout=60) as bank:
         await bank.call(Bank.deposit, account, 7)
 
 
@@ -65,30 +75,32 @@ async def test_the_leader_answers_and_the_others_refuse_without_a_redirect(nodes
     for name in nodes.names:
         async with pinned_to(nodes, name) as client:
             if name == leader:
-                assert (await read_at(client, nodes.listen[name]))["pinned"] == 7
+                assert (await answer_at(client, nodes.listen[name]))["pinned"] == 7
                 continue
             with pytest.raises(ElsewhereError) as error:
-                await read_at(client, nodes.listen[name])
+                await answer_at(client, nodes.listen[name])
             assert error.value.hint == leader
             assert list(client._courier.links.by_address) == [nodes.listen[name]]
 
 
 async def test_one_client_can_ask_all_and_call_beside_it(nodes: Nodes) -> None:
     leader = nodes.leader()
-    async with outlast.connect(Bank, nodes.at) as bank:
+    async with outlast.connect(Bank, nodes.at, timeout=60) as bank:
         for round_ in range(3):
             await bank.call(Bank.deposit, f"beside{round_}", 1)
             for name in nodes.names:
                 if name == leader:
-                    assert (await read_at(bank, nodes.listen[name]))[f"beside{round_}"] == 1
+                    found = await answer_at(bank, nodes.listen[name])
+                    assert found[f"beside{round_}"] == 1
                 else:
                     with pytest.raises(ElsewhereError):
-                        await read_at(bank, nodes.listen[name])
+                        await answer_at(bank, nodes.listen[name])
 
 
 async def test_bad_arguments_are_told(nodes: Nodes) -> None:
     leader = nodes.leader()
     async with pinned_to(nodes, leader) as client:
+        await answer_at(client, nodes.listen[leader])
         with pytest.raises(OutlastError, match="nothing"):
             await client.read_at(nodes.listen[leader], "nothing")
         with pytest.raises(OutlastError, match="deposit is a command"):
@@ -103,7 +115,7 @@ async def test_a_paused_node_ends_a_read_at_its_deadline_and_is_asked_again_late
     name = next(name for name in nodes.names if name != nodes.leader())
     async with pinned_to(nodes, name) as client:
         with pytest.raises(ElsewhereError):
-            await read_at(client, nodes.listen[name])
+            await answer_at(client, nodes.listen[name])
         nodes.signal(signal.SIGSTOP, name)
         try:
             for _ in range(2):
@@ -112,23 +124,19 @@ async def test_a_paused_node_ends_a_read_at_its_deadline_and_is_asked_again_late
         finally:
             nodes.signal(signal.SIGCONT, name)
         with pytest.raises(ElsewhereError):
-            await read_at(client, nodes.listen[name])
+            await answer_at(client, nodes.listen[name])
 
 
 async def test_a_killed_node_refuses_at_once_and_remembers_its_vote(nodes: Nodes) -> None:
     leader = nodes.leader()
-    name = next(
-        name
-        for name in nodes.names
-        if name != leader and (nodes.status(name) or {}).get("voted_for")
-    )
-    before = nodes.status(name)
-    assert before is not None
+    told = {name: until(lambda n=name: nodes.status(n), "a status") for name in nodes.names}
+    name = next(name for name in nodes.names if name != leader and told[name].get("voted_for"))
+    before = told[name]
     nodes.kill(name)
     try:
         async with pinned_to(nodes, name) as client:
             with pytest.raises(UnavailableError, match=nodes.listen[name]):
-                await asyncio.wait_for(read_at(client, nodes.listen[name], 5.0), 1.0)
+                await asyncio.wait_for(read_at(client, nodes.listen[name], 60.0), 20.0)
     finally:
         nodes.start(name).serving(name)
     after = until(lambda: nodes.status(name), "a status")
@@ -152,7 +160,7 @@ async def test_broken_nodes_serve_and_are_found_out_by_pinned_reads_and_votes(
         await paid_in(stale, "old")
         stale.signal(signal.SIGSTOP, *(n for n in stale.names if n != follower))
         async with pinned_to(stale, follower) as client:
-            found = await read_at(client, stale.listen[follower])
+            found = await answer_at(client, stale.listen[follower])
         assert found in ({}, {"old": 7}), "it answers although nobody else is there"
         stale.signal(signal.SIGCONT, *stale.names)
     finally:

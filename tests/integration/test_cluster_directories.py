@@ -19,7 +19,7 @@ from outlast.kernel import DataError, DivergedError
 from outlast.log.engines.raft import holds_replica
 from outlast.state.ready.kv import Kv
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 async def sockets_closed() -> None:
@@ -55,7 +55,7 @@ class Trio:
         self.nodes = {name: Node(world, Kv, one) for name, one in self.settings.items()}
 
     def client(self) -> Client[Kv]:
-        return Client(Kv, list(self.plan.addresses.values()), world=self.world)
+        return Client(Kv, list(self.plan.addresses.values()), world=self.world, timeout=60)
 
     def follower(self) -> str:
         return next(n for n, node in self.nodes.items() if not node.status()["leading"])
@@ -78,7 +78,7 @@ async def running(folder: Path) -> AsyncIterator[Trio]:
     finally:
         for node in trio.nodes.values():
             await node.stop()
-        await asyncio.wait_for(sockets_closed(), 10)
+        await asyncio.wait_for(sockets_closed(), 60)
 
 
 @pytest.mark.parametrize("part", ["log", "log/wal", "log/mark"])
@@ -158,7 +158,7 @@ async def test_nothing_is_deleted_before_the_cluster_has_admitted_the_node(tmp_p
             lambda event: refused.set() if isinstance(event, WaitingForAdmission) else None
         )
         starting = asyncio.ensure_future(node.start())
-        await asyncio.wait_for(refused.wait(), 20)
+        await asyncio.wait_for(refused.wait(), 60)
         assert holds_replica(trio.world.storage, f"{trio.settings[name].data}/log")
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)

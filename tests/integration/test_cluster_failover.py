@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from outlast import deadline
 from outlast.cluster.connect import connect
 from outlast.kernel import OutlastError
-from tests.support.cluster import loaded, running
+from tests.support.cluster import WAIT, loaded, running
 
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.process,
     pytest.mark.slow,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(400),
 ]
-GAP_MAX_NS = 5_000_000_000
+GAP_MAX_NS = 30_000_000_000  # a second, if the machine has nothing else to do
 
 
 async def test_callers_of_a_killed_leader_are_answered_once_by_the_next(tmp_path: Path) -> None:
@@ -43,11 +44,12 @@ async def test_a_paused_leader_steps_down_and_answers_no_stale_read(tmp_path: Pa
         term = await lab.term(old)
         # Whatever it learns, this client knows one way only: to the leader that is paused.
         routes = dict.fromkeys(lab.addresses, lab.addresses[old])
-        pinned = connect(None, [lab.addresses[old]], routes=routes, timeout=2.0)
+        pinned = connect(None, [lab.addresses[old]], routes=routes, timeout=WAIT)
 
-        async def read() -> int | None:
+        async def read(within: float = WAIT) -> int | None:
             try:
-                return int(await pinned.call_json("get", {"key": "count"}, query=True))
+                with deadline(within):
+                    return int(await pinned.call_json("get", {"key": "count"}, query=True))
             except (OutlastError, OSError):
                 return None
 
@@ -63,7 +65,7 @@ async def test_a_paused_leader_steps_down_and_answers_no_stale_read(tmp_path: Pa
             new = await lab.leader(*others, term_above=term)
             await write(2)
             # These wait in the sockets of the old leader, which believes that it leads.
-            early = [asyncio.ensure_future(read()) for _ in range(20)]
+            early = [asyncio.ensure_future(read(5.0)) for _ in range(20)]
             await asyncio.wait(early, timeout=0.05)
             assert not any(call.done() for call in early)
             lab.signal(old, signal.SIGCONT)

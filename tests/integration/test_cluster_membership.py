@@ -12,7 +12,7 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.process,
     pytest.mark.slow,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(400),
 ]
 
 
@@ -93,15 +93,13 @@ async def test_a_wiped_node_elects_nobody_and_comes_back_as_another(
     """One of three is wiped while another is down: no vote of the wiped one counts."""
     async with running(tmp_path) as lab, lab.client() as client:
         await client.call_json("deposit", {"account": "alice", "amount": 30})
-        before = await lab.leader()
-        term = await lab.term(before)
         leader, wiped, down = await wiped_while_another_is_down(lab, part)
 
         async def has_stepped_down() -> dict[str, Any] | None:
             facts = await lab.status(leader)
             return facts if facts and facts["role"] != "leader" else None
 
-        await lab.until(f"{leader} notices that it has no majority", has_stepped_down)
+        before = await lab.until(f"{leader} notices that it has no majority", has_stepped_down)
         line = next(
             line for line in lab.log_text(wiped).splitlines() if "WaitingForAdmission" in line
         )
@@ -115,10 +113,9 @@ async def test_a_wiped_node_elects_nobody_and_comes_back_as_another(
         with pytest.raises(OutlastError):
             async with lab.client(timeout=3.0) as hasty:
                 await hasty.call_json("deposit", {"account": "alice", "amount": 1})
-        facts = await lab.status(leader)
-        assert facts is not None
+        facts = await lab.facts(leader)
         assert facts["role"] != "leader"
-        assert facts["term"] <= term + 1  # pre-votes fail, so terms stand still
+        assert facts["term"] == before["term"]  # pre-votes fail, so terms stand still
 
         await lab.start(down)
 
@@ -128,9 +125,7 @@ async def test_a_wiped_node_elects_nobody_and_comes_back_as_another(
             return number if number >= 2 else 0
 
         number = await lab.until(f"{wiped} votes under another incarnation", votes_again)
-        facts = await lab.status(wiped)
-        assert facts is not None
-        assert facts["incarnation"] == number
+        assert (await lab.facts(wiped))["incarnation"] == number
 
         async def is_ready() -> bool:
             return lab.get(wiped, "/readyz")[0] == 200

@@ -12,7 +12,7 @@ from outlast.cluster.layout import draw_cluster_id, make_plan
 from outlast.host import make_world
 from outlast.state import Limits, ReplicaSettings, StateMachine, Table, command, query
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @dataclass
@@ -83,7 +83,7 @@ async def test_a_rolling_upgrade_that_renames_a_field_condemns_nobody(tmp_path: 
     for node in nodes.values():
         await node.start()
     try:
-        async with Client(First, list(plan.addresses.values()), world=world) as client:
+        async with Client(First, list(plan.addresses.values()), world=world, timeout=60) as client:
             due = 0
 
             async def work(times: int) -> None:
@@ -115,7 +115,7 @@ async def test_a_rolling_upgrade_that_renames_a_field_condemns_nobody(tmp_path: 
             await node.stop()
 
 
-async def _until(condition, seconds: float = 30.0) -> None:
+async def _until(condition, seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await make_world().timers.sleep(0.05)

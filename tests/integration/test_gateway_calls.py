@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.nodes import Nodes, until
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 @pytest.fixture(scope="module")
 def http() -> Iterator[httpx.Client]:
-    with httpx.Client(timeout=20.0) as client:
+    with httpx.Client(timeout=60.0) as client:
         yield client
 
 
@@ -67,7 +67,7 @@ def test_the_index_lists_what_there_is(nodes: Nodes, http: httpx.Client) -> None
     assert (told["commands"], told["queries"]) == (["deposit", "transfer"], ["balances"])
     for page in told["pages"]:
         url = f"{nodes.url('n1')}{page}"
-        until(lambda url=url: http.get(url).status_code == 200, f"{page} is good", within=3.0)
+        until(lambda url=url: http.get(url).status_code == 200, f"{page} is good")
 
 
 def test_what_a_command_raises_is_a_conflict_on_every_node(
@@ -173,28 +173,41 @@ def test_a_recorded_error_is_the_answer_to_its_repeat(nodes: Nodes, http: httpx.
 
 def test_metrics_parse_and_count(nodes: Nodes, http: httpx.Client) -> None:
     deposit(http, nodes.url("n1"), "counted", 1)
-    leading = 0.0
-    for name in nodes.names:
+
+    def metrics(name: str) -> dict[str, float]:
         answer = http.get(f"{nodes.url(name)}/metrics")
         assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-        found = {
+        return {
             sample.name: sample.value
             for family in text_string_to_metric_families(answer.text)
             for sample in family.samples
             if sample.labels.get("node") == name
         }
-        assert found["outlast_ready"] == 1.0
+
+    for name in nodes.names:
+        found = until(lambda name=name: quiet(metrics(name)), f"{name} is ready")
         assert found["outlast_fsyncs_total"] > 0
         assert found["outlast_applied_index"] > 0
-        leading += found["outlast_leading"]
-    assert leading == 1.0
+    until(
+        lambda: [metrics(name)["outlast_leading"] for name in nodes.names].count(1.0) == 1,
+        "one of them leads",
+    )
+
+
+def quiet(found: dict[str, float]) -> dict[str, float]:
+    """Metrics of a node that is ready; nothing if it is not, as on a busy machine now and then."""
+    return found if found["outlast_ready"] == 1.0 else {}
 
 
 def test_status_is_the_same_picture_on_every_node(nodes: Nodes, http: httpx.Client) -> None:
-    facts = [http.get(f"{nodes.url(name)}/status").json() for name in nodes.names]
+    def same() -> list[dict[str, Any]]:
+        facts = [http.get(f"{nodes.url(name)}/status").json() for name in nodes.names]
+        agree = len({one["leader"] for one in facts}) == 1
+        return facts if agree and all(one["ready"] for one in facts) else []
+
+    facts = until(same, "all are ready and name the same leader")
     assert [one["node"] for one in facts] == nodes.names
-    assert len({one["leader"] for one in facts}) == 1
-    assert all(one["ready"] and one["phase"] == "serving" for one in facts)
+    assert all(one["phase"] == "serving" for one in facts)
     assert [row["node"] for row in facts[0]["members"]] == nodes.names
 
 
@@ -202,24 +215,28 @@ def test_keys_survive_the_leader_and_probes_tell_when_nobody_leads(
     nodes: Nodes, http: httpx.Client
 ) -> None:
     """The last test of this cluster: it ends without a majority."""
-    leader = nodes.leader()
-    left, last = [name for name in nodes.names if name != leader]
+    dead = nodes.leader()
+    left, last = [name for name in nodes.names if name != dead]
     key = {"idempotency-key": "order-19"}
-    assert deposit(http, nodes.url(leader), "survivor", 3, **key).json()["result"] == 3
-    nodes.kill(leader)
+    assert deposit(http, nodes.url(dead), "survivor", 3, **key).json()["result"] == 3
+    nodes.kill(dead)
     again = deposit(http, nodes.url(left), "survivor", 3, **key)
     assert again.json()["result"] == 3
     error(deposit(http, nodes.url(last), "survivor", 4, **key), 422)
 
-    leader = nodes.leader(other_than=leader)
-    other = left if leader == last else last
-    url = nodes.url(leader)
-    assert deposit(http, url, "survivor", 1).json()["result"] == 4
-    nodes.signal(signal.SIGSTOP, other)
+    assert deposit(http, nodes.url(left), "survivor", 1).json()["result"] == 4
     asked = {"outlast-timeout": "1"}
+    for _ in range(10):  # it may have noticed first: then once more
+        leader = nodes.leader(other_than=dead)
+        other = left if leader == last else last
+        url = nodes.url(leader)
+        nodes.signal(signal.SIGSTOP, other)
+        answer = deposit(http, url, "lonely", 1, **asked)
+        if answer.status_code == 504:
+            break
+        nodes.signal(signal.SIGCONT, other)
     # Taken by a leader that does not know yet that it is alone: nobody can tell.
-    told = error(deposit(http, url, "lonely", 1, **asked), 504)
-    assert told["may_have_happened"]
+    assert error(answer, 504)["may_have_happened"]
 
     until(lambda: http.get(f"{url}/readyz").status_code == 503, "not ready")
     assert http.get(f"{url}/livez").status_code == 200

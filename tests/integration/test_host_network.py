@@ -12,7 +12,7 @@ import pytest
 from outlast.host import HostNetwork, new_event_loop
 from outlast.host.network import _tune
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 ROUNDS = 300
 
 
@@ -53,7 +53,7 @@ def test_a_connection_that_is_reset_at_once_ends_as_an_os_error(loop: object) ->
         ends = set()
         for _ in range(ROUNDS):
             try:
-                made = await HostNetwork().connect(Silent, "127.0.0.1", port, timeout=2.0)
+                made = await HostNetwork().connect(Silent, "127.0.0.1", port, timeout=30.0)
                 made.transport.close()
             except OSError as error:
                 ends.add(type(error).__name__)
@@ -79,3 +79,26 @@ class Gone:
 def test_a_transport_without_a_descriptor_counts_as_reset() -> None:
     with pytest.raises(ConnectionResetError, match="as soon as it was made"):
         _tune(Gone())
+
+
+def test_a_caller_taken_in_the_turn_in_which_the_listener_closes_is_handed_over() -> None:
+    """asyncio would forget it, with its socket open, which the caller can only wait for."""
+    made: list[Silent] = []
+
+    class Kept(Silent):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            made.append(self)
+
+    async def close_while_taking() -> None:
+        listener = await HostNetwork().listen(Kept, "127.0.0.1", 0)
+        with socket.create_connection(("127.0.0.1", listener.port)):
+            await asyncio.sleep(0)  # the loop sees that somebody calls
+            await asyncio.sleep(0)  # it has taken the connection, and told nobody yet
+            await listener.close()
+            await asyncio.sleep(0)
+            assert len(made) == 1
+            made[0].transport.close()
+            await asyncio.sleep(0)
+
+    asyncio.run(close_while_taking())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
 INSTALLED = any(
     point.value == "outlast.testing.plugin" for point in entry_points(group="pytest11")
@@ -105,7 +105,7 @@ def run(place: Path, *arguments: str) -> tuple[int, str]:
         env={key: value for key, value in os.environ.items() if not key.startswith("PYTEST")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
@@ -145,7 +145,7 @@ def test_blocking_tests_run_in_virtual_time_and_pytest_does_not(whole: str) -> N
     assert "PASSED test_shop.py::test_waits" in whole
     assert "PASSED test_shop.py::test_no_coroutine" in whole
     seconds = float(whole.rpartition(" in ")[2].split("s")[0])
-    assert seconds < 60
+    assert seconds < 3600, "it would take days"
 
 
 def test_sim_seed_runs_one_seed_and_finds_the_failure_again(place: Path) -> None:

@@ -10,7 +10,7 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.process,
     pytest.mark.slow,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(400),
 ]
 ROUNDS = 3
 
@@ -19,7 +19,9 @@ ROUNDS = 3
 async def test_nothing_acknowledged_is_lost_when_all_nodes_die_at_once(
     tmp_path: Path, storage: str
 ) -> None:
-    report = await kill_rounds(str(tmp_path / "data"), rounds=ROUNDS, storage=storage, seed=7)
+    report = await kill_rounds(
+        str(tmp_path / "data"), rounds=ROUNDS, storage=storage, seed=7, within=60.0
+    )
     assert report.survived, report
     assert report.rounds == ROUNDS
     assert report.acknowledged > 0

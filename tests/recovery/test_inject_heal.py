@@ -33,7 +33,7 @@ from tests.support.inject_drill import (
     wait_for,
 )
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 
 
 @pytest.fixture
@@ -63,6 +63,8 @@ def test_a_drill_that_is_alive_is_left_alone(drill):
     assert (living.drill, living.pid) == (drill.id, drill.process.pid)
     assert f"remove directory {drill.data}" in living.open
     assert all(map(is_alive, drill.nodes))
+    wait_for(lambda: is_stopped(drill.nodes[2]), "the drill has stopped one")
+    run_heal(drill.state)
     assert is_stopped(drill.nodes[2])
     assert os.path.exists(drill.data + "/n1/log/1")
 
@@ -80,7 +82,7 @@ def test_healing_adead_drill_leaves_the_processes_of_a_living_one(drill, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(600)
 def test_heal_that_is_killed_at_any_step_is_finished_by_the_next(tmp_path):
     number = 0
     while True:
@@ -164,7 +166,7 @@ def test_a_directory_without_its_mark_yet_is_removed_if_it_is_empty(tmp_path):
 def test_a_closed_journal_leaves_no_file_and_kills_what_is_left(tmp_path):
     journal = Journal.open(make_world(), directory=str(tmp_path / "state"))
     node = subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(60)"],
+        [sys.executable, "-c", "import time; time.sleep(600)"],
         env={**os.environ, **journal.environment},
     )
     wait_for(lambda: marked(journal.drill) != [], "the node started")
@@ -173,7 +175,7 @@ def test_a_closed_journal_leaves_no_file_and_kills_what_is_left(tmp_path):
     journal.keep(kept)
     steps = journal.undo()
     assert all(step.over for step in steps)
-    assert node.wait(5) == -signal.SIGKILL
+    assert node.wait(60) == -signal.SIGKILL
     journal.close()
     journal.close()
     assert not os.path.exists(data)
@@ -199,7 +201,7 @@ def outlast(*arguments: str, state: str) -> tuple[int, str, str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=60,
         env={**os.environ, "OUTLAST_STATE": state},
     )
     return done.returncode, done.stdout, done.stderr
@@ -265,7 +267,7 @@ def test_a_heal_that_forgets_stopped_processes_is_noticed(drill, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(600)
 def test_a_heal_that_notes_a_step_before_it_is_done_is_noticed(tmp_path, monkeypatch):
     module = sys.modules["outlast.inject.heal"]
     real = module.carry_out

@@ -38,7 +38,7 @@ from tests.support.inject_drill import (
     wait_for,
 )
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 
 
 @pytest.fixture
@@ -256,7 +256,7 @@ def test_the_journal_and_its_place_are_private(tmp_path):
 
 
 def test_pids_of_before_a_restart_of_the_system_are_not_touched(tmp_path):
-    child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"])
+    child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"])
     try:
         process = identify(child.pid)
         os.kill(child.pid, signal.SIGSTOP)
@@ -273,7 +273,7 @@ def test_pids_of_before_a_restart_of_the_system_are_not_touched(tmp_path):
         assert is_stopped(process)
     finally:
         child.kill()
-        child.wait(5)
+        child.wait(60)
 
 
 def test_a_journal_of_another_pid_namespace_is_left_alone(tmp_path):

@@ -15,7 +15,7 @@ from outlast.kernel import (
 )
 from tests.support.raft_cluster import RaftCluster
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
 
 
 async def load(cluster: RaftCluster, kept: dict[int, bytes], rounds: int) -> set[bytes]:

@@ -8,7 +8,7 @@ from outlast.kernel import LogIndex, ReplicaId
 from outlast.log.engines.raft import BULK_CHANNEL, RaftLog
 from tests.support.raft_cluster import RaftCluster
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(40)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
 
 
 async def fill(cluster: RaftCluster, log: RaftLog, count: int = 60, size: int = 20_000) -> int:

@@ -13,7 +13,7 @@ from outlast.state import StateMachine, command
 from outlast.state import open as open_machine
 from tests.support.state_kill_child import SETTINGS, Ledger
 
-pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def run_and_kill(directory: Path, kind: str, first: int, lines: int) -> list[int]:

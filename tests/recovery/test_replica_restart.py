@@ -28,7 +28,7 @@ from outlast.state.events import (
 from tests.support.marker import mark_death
 from tests.support.state_bank import NEVER, Host, add, args, caught_up, send, turns, value
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 
 
 async def started(host: Host, log: Log, **settings: object) -> Replica:
@@ -219,7 +219,7 @@ async def power_cut_run(tmp_path: Path, at: int, seed: int) -> bool:
 
     object.__setattr__(host.world, "faults", Faults())
     try:
-        await asyncio.wait_for(replica.checkpoint(), 5)
+        await asyncio.wait_for(replica.checkpoint(), 60)
     except PowerCutError:
         assert host.told(SnapshotFailed)
     await replica.stop()

@@ -94,4 +94,4 @@ def test_a_disk_whose_syncs_do_nothing_is_noticed() -> None:
     assert noticed == 4
 
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]

@@ -23,7 +23,7 @@ from outlast.testing.broken.state import (
 from tests.support.state_bank import Host, add, caught_up, send, value
 from tests.support.state_system import Driver, Make, error_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 
 
 def repeats_after_a_restore_run_once(make: Make) -> None:

@@ -19,7 +19,7 @@ from outlast.log.wal.core.view import View
 from outlast.log.wal.writer import SegmentWriter
 from tests.recovery.wal_disk import MemoryDisk, MemoryFile, Step, crash, memory_world
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 ME = WalIdentity("c", "l", "n1.1")
 DIR = "/data/log"
 SETTINGS = WalSettings(
@@ -165,7 +165,7 @@ async def judge_reopened(disk: MemoryDisk, story: Story, acknowledged: int, wher
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
 async def test_every_crash_state_recovers_what_was_acknowledged(seed: int) -> None:
     assert await enumerate_crashes(seed) > 150

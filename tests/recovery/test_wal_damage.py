@@ -20,7 +20,7 @@ from outlast.log.wal.core.segment import SEGMENT_HEADER_BYTES, decode_segment_he
 from outlast.log.wal.recovery import CURRENT, read_log
 from tests.recovery.wal_disk import MemoryDisk, memory_world
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 ME = WalIdentity("c", "l", "n1.1")
 DIR = "/data/log"
 SETTINGS = WalSettings(
@@ -180,7 +180,7 @@ async def misclassified(count: int, bases: int = 4) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 async def test_of_4000_faults_none_is_misclassified() -> None:
     assert await misclassified(4000) == []
 

@@ -14,7 +14,7 @@ from outlast.kernel import CorruptionError, Prng
 from outlast.log.wal import Run, Wal, WalIdentity, WalSettings
 from tests.recovery.wal_disk import memory_world
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 ME = WalIdentity("c", "l", "n1.1")
 SETTINGS = WalSettings(
     segment_bytes=64 << 10, first_segment_bytes=64 << 10, hard_state_reserve_bytes=1024,

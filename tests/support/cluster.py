@@ -33,7 +33,7 @@ from outlast.host.process import ChildProcess, start_process
 from outlast.kernel import NodeId, OutlastError
 
 T = TypeVar("T")
-WAIT = 30.0
+WAIT = 60.0
 
 
 class Lab:
@@ -152,6 +152,10 @@ class Lab:
             except (OutlastError, OSError):
                 return None
 
+    async def facts(self, node: str) -> dict[str, Any]:
+        """Wait until ``node`` answers, and return what it says of itself."""
+        return await self.until(f"{node} answers", lambda: self.status(node))
+
     async def until(
         self, what: str, look: Callable[[], Awaitable[T | None]], within: float = WAIT
     ) -> T:
@@ -190,9 +194,7 @@ class Lab:
 
     async def term(self, node: str) -> int:
         """Return the term that ``node`` is in."""
-        facts = await self.status(node)
-        assert facts is not None, await self.picture()
-        return int(facts["term"])
+        return int((await self.facts(node))["term"])
 
     async def follower(self) -> str:
         """Return a running node that does not lead."""
@@ -307,7 +309,6 @@ async def loaded(
     yield load
 
 
-def member_row(facts: Mapping[str, Any] | None, node: str) -> Mapping[str, Any]:
+def member_row(facts: Mapping[str, Any], node: str) -> Mapping[str, Any]:
     """Return what a status says of the member ``node``."""
-    assert facts is not None
     return next(row for row in facts["members"] if row["node"] == node)

@@ -24,7 +24,8 @@ from tests.support.nodes import until
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 MARK = "DRILL_TEST_LAB"
-WAIT = 60.0
+WAIT = 120.0
+GONE = 20.0
 
 
 @dataclass
@@ -71,7 +72,7 @@ class Lab:
         code = process.wait(within)
         number = len(self._processes) - 1
         return Ended(
-            code, (self.folder / f"out{number}").read_text(), self.said(number), self.leftovers()
+            code, (self.folder / f"out{number}").read_text(), self.said(number), self.remains()
         )
 
     # --- what is left --------------------------------------------------------------------------
@@ -114,12 +115,17 @@ class Lab:
         ]
         return left
 
+    def remains(self) -> list[str]:
+        """Everything of a drill that stays: processes that were killed take a moment to go."""
+        waiting(GONE, lambda: not self.leftovers())
+        return self.leftovers()
+
     def close(self) -> None:
         """End what a failed test has left, by process."""
         for process in self._processes:
             if process.poll() is None:
                 process.kill()
-            process.wait(10)
+            process.wait(WAIT)
         for left in self.descendants():
             try:
                 left.send_signal(signal.SIGKILL)
@@ -142,6 +148,12 @@ class Ended:
         assert self.code in {0, 1, 3}, f"exit {self.code}\n{self.err}"
         found: dict[str, Any] = json.loads(self.out)
         return found
+
+    @property
+    def broken(self) -> list[Any]:
+        """Histories and invariants that do not hold; to be slow to come back is none of them."""
+        histories = [one for one in self.report["workloads"] if one["verdict"] == "invalid"]
+        return histories + [one for one in self.report["invariants"] if one["holds"] is False]
 
 
 def _command(process: psutil.Process) -> str:
@@ -185,6 +197,7 @@ class Numbers(drill.Drill):
 
     model = "set"
     clients = 3
+    recover_within = 60.0
     faults: ClassVar[Sequence[str]] = ("crash",)
 
     async def connect(self, node: drill.Node) -> httpx.AsyncClient:

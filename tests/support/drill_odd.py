@@ -18,6 +18,8 @@ ODD = os.environ.get("ODD", "")
 FOLDER = Path(os.environ["OUTLAST_DIR"])
 PORT = int(os.environ["OUTLAST_PORT"])
 AGAIN = (FOLDER / "started").exists()
+ASKED = threading.Event()
+"""Set once it was asked whether it is ready: then the drill is about to begin."""
 
 
 class Numbers(BaseHTTPRequestHandler):
@@ -31,6 +33,7 @@ class Numbers(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/readyz":
+            ASKED.set()
             return self.answer(200)
         if ODD == "never-again" and AGAIN:
             return self.answer(503)
@@ -58,7 +61,8 @@ def go_around() -> None:
 
 
 def die() -> None:
-    """End once, some seconds after the first start."""
+    """End once, some seconds after the drill has begun."""
+    ASKED.wait()
     time.sleep(4.0)
     print("the disk is on fire", flush=True)
     os._exit(3)

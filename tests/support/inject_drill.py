@@ -21,7 +21,7 @@ from outlast.host import make_world
 from outlast.inject import Continue, Journal, RemoveFile, identify
 journal = Journal.open(make_world(), directory=sys.argv[1])
 environment = {**os.environ, **journal.environment}
-sleep = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"]
+sleep = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"]
 nodes = [subprocess.Popen(sleep, env=environment, start_new_session=True) for _ in range(3)]
 stopped = identify(nodes[2].pid)
 journal.before(Continue((stopped,)))
@@ -33,7 +33,7 @@ for name in ("n1/log/1", "n1/log/2", "n2"):
 open(data + "/sock", "w").close()
 journal.before(RemoveFile(data + "/sock"))
 print(journal.drill, data, *(node.pid for node in nodes), flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -53,7 +53,7 @@ class Drill:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(5)
+        self.process.wait(60)
 
     def close(self) -> None:
         self.kill()
@@ -76,7 +76,7 @@ def run_heal(place: str, world: World | None = None) -> HealReport:
 
 
 def wait_for(holds: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < end, what
         time.sleep(0.01)
@@ -85,7 +85,7 @@ def wait_for(holds: Callable[[], bool], what: str) -> None:
 def dead_owner() -> ProcessId:
     child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE)
     owner = identify(child.pid)
-    child.communicate(b"\n", timeout=10)
+    child.communicate(b"\n", timeout=60)
     return owner
 
 

@@ -17,7 +17,7 @@ import httpx
 
 from outlast.cluster.layout import free_ports, hash_seed_of
 
-WAIT = 30.0
+WAIT = 60.0
 ROOT = Path(__file__).parents[2]
 T = TypeVar("T")
 

@@ -8,6 +8,8 @@ from benchmarks import sim
 from benchmarks.peers import gossip
 from outlast.sim.running import Options, run_case
 
+pytestmark = pytest.mark.timeout(180)
+
 
 def test_the_middle_is_taken_of_each_number_by_itself() -> None:
     runs = [

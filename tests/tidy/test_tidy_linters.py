@@ -5,7 +5,7 @@ import pytest
 from tools import lint
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", list(lint.LINTERS))
 def test_linter_agrees(name: str) -> None:
     agreed, text = lint.LINTERS[name]()

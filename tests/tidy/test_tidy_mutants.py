@@ -14,6 +14,8 @@ from tools.mutants.copy import StaleMutantError, changed, make_copy
 from tools.mutants.rows import ROWS
 from tools.mutants.table import LEVELS, TESTED, Mutant, mutant
 
+pytestmark = pytest.mark.timeout(240)
+
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "outlast"
 NAMES = [row.name for row in ROWS]
 

@@ -1,5 +1,6 @@
 """Making node directories and the plan of a local cluster."""
 
+import itertools
 import json
 import shutil
 import socket
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from outlast.cluster import layout
 from outlast.cluster.identity import load_identity, save_identity
 from outlast.cluster.layout import (
     LocalPlan,
@@ -154,3 +156,14 @@ def test_free_ports_are_free_and_below_those_of_outgoing_connections() -> None:
     assert all(1024 < port < 32_768 for port in found)
     with socket.create_server(("127.0.0.1", found[0])):
         pass
+
+
+def test_two_processes_are_not_given_the_same_ports_before_their_nodes_bind_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(layout, "_tried", itertools.count())
+    mine = free_ports(3)
+    # Another process that looks from the same place on knows nothing of what this one took.
+    monkeypatch.setattr(layout, "_tried", itertools.count())
+    monkeypatch.setattr(layout, "_claimed", set())
+    assert not set(mine) & set(free_ports(3))

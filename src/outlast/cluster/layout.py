@@ -27,7 +27,10 @@ FORMAT = 1
 FILE = "cluster.json"
 _HASH_SEED_MAX = 1_000_000
 _PORTS = range(12_000, 32_000)
+_BLOCK = 50
 _tried = itertools.count()
+_claimed: set[tuple[int, int]] = set()
+"""Blocks of ports that this process has claimed: its pid, since a fork must claim its own."""
 
 
 def draw_cluster_id(prng: Prng) -> ClusterId:
@@ -228,10 +231,12 @@ def _save_plan(storage: Storage, data: str, plan: LocalPlan) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of this machine that nothing is bound to.
+    """Return ports of this machine that nothing is bound to, and nobody else is given.
 
     They lie below those that systems give to outgoing connections: one of these may be taken,
     or even be connected to itself by whoever dials it, while its node is down for a moment.
+    They come from blocks that this process claims until it ends: another one that looks at the
+    same time would find free what the nodes of this one have not bound yet, or for a moment not.
 
     Raises:
         ConfigError: Definite. There are not as many.
@@ -239,6 +244,9 @@ def free_ports(count: int) -> list[int]:
     found: list[int] = []
     for tried in itertools.islice(_tried, len(_PORTS)):
         port = _PORTS[(os.getpid() * 61 + tried) % len(_PORTS)]
+        block = port - port % _BLOCK
+        if port == block or not _claim(block):
+            continue
         try:
             socket.create_server(("127.0.0.1", port)).close()
         except OSError:
@@ -248,3 +256,19 @@ def free_ports(count: int) -> list[int]:
             return found
     message = f"{count} free ports from {_PORTS.start} to {_PORTS.stop - 1}: there are not as many"
     raise ConfigError(message)
+
+
+def _claim(block: int) -> bool:
+    """Whether the ports above ``block`` are this process's: it holds the first of them bound."""
+    mine = (os.getpid(), block)
+    if mine in _claimed:
+        return True
+    claim = socket.socket()
+    try:
+        claim.bind(("127.0.0.1", block))
+    except OSError:
+        claim.close()
+        return False
+    claim.detach()  # the system closes it when this process ends
+    _claimed.add(mine)
+    return True

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from outlast.detect.members_seal import OVERHEAD_MAX, Purpose, Seal, purpose_of
+from outlast.host.network import close_server
 from outlast.kernel import ProtocolError
 
 BODY_BYTES_MAX: Final = 1 << 20
@@ -106,7 +107,7 @@ class Listener:
         """Stop listening, and end what is under way."""
         server, self._server = self._server, None
         if server is not None:
-            server.close()
+            await close_server(server)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

@@ -29,6 +29,20 @@ def _tune(transport: Any) -> None:
         raise ConnectionResetError(message) from error
 
 
+async def close_server(server: asyncio.Server) -> None:
+    """Close ``server``; callers whose connection it has taken by now are served or refused.
+
+    asyncio attaches a connection to its server a turn after it was taken. If the server is
+    closed by then, that fails, and the socket stays open with nobody to close it.
+    """
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, asyncio.SelectorEventLoop):  # others take connections in another way
+        for listening in server.sockets:
+            loop.remove_reader(listening.fileno())
+        await asyncio.sleep(0)
+    server.close()
+
+
 class HostListener:
     """A listening socket of the running loop."""
 
@@ -45,7 +59,7 @@ class HostListener:
 
     async def close(self) -> None:
         """Stop listening; connections already made stay."""
-        self._server.close()
+        await close_server(self._server)
 
 
 class HostNetwork:
