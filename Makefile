@@ -81,7 +81,7 @@ docs: .venv/.docs  ## the documentation, into docs/_build/html
 	@$(VENV) -m sphinx -n -W -q docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-soak: setup  ## simulated clusters, property, recovery and soak tests again and again, for SOAK_SECONDS
+soak: setup  ## simulated clusters and memberships, property, recovery and soak tests, for SOAK_SECONDS
 	@$(VENV) tools/soak.py --seconds $(SOAK_SECONDS)
 
 mutants: setup  ## plant every known bug into a copy, one by one: the simulator must find each

@@ -1,8 +1,8 @@
 """Run simulations, property, recovery and soak tests again and again, with new random data.
 
-Each round begins with new seeds of the simulated clusters, at both levels. Stops at the first
-failure, whose output holds the command that repeats it. Exit code is pytest's, or that of the
-simulation.
+Each round begins with new seeds of the simulated clusters, at both levels, and of simulated
+memberships. Stops at the first failure, whose output holds the command that repeats it. Exit code
+is pytest's, or that of the simulation.
 """
 
 import argparse
@@ -17,6 +17,7 @@ FOLDERS = ("tests/property", "tests/recovery", "tests/sim", "tests/drills")
 NOTHING_COLLECTED = 5
 SIMULATED_SECONDS = 120
 NODE_SEEDS = 500
+MEMBERSHIP_SEEDS = 100
 FIRST_SEED = 1_000_000
 """Above the seeds that the tests use."""
 
@@ -46,10 +47,11 @@ def main() -> int:
 
 
 def simulations(first: int) -> list[list[str]]:
-    """Return commands that run clusters in the simulator, from seed ``first`` on."""
+    """Return commands that run clusters and memberships simulated, from seed ``first`` on."""
     seeds = ["--first", str(first), "--seeds"]
     return [
         ["-m", "tests.support.raft_campaign", *seeds, str(NODE_SEEDS)],
+        ["-m", "tests.support.swim_campaign", *seeds, str(MEMBERSHIP_SEEDS)],
         ["-m", "outlast", "sim", "tests/sim/spine.py", *seeds, "1000000", "--seconds",
          str(SIMULATED_SECONDS)],
     ]  # fmt: skip

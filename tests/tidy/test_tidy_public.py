@@ -51,12 +51,17 @@ def parameters(function: Any) -> Iterator[str]:
         yield f"{stars}{parameter.name}{default}"
 
 
+BESIDE = {"outlast": ("open",)}
+"""What is public, too, and left out of star imports lest it hide a builtin."""
+
+
 def listing() -> str:
     """The names in `__all__` of the package and of every room that has one."""
     parts = []
     for room in rooms():
         module = importlib.import_module(room)
-        names = sorted(getattr(module, "__all__", ()), key=str.lower)
+        public = [*getattr(module, "__all__", ()), *BESIDE.get(room, ())]
+        names = sorted(public, key=str.lower)
         if names:
             lines = [f"  {describe(name, getattr(module, name))}" for name in names]
             parts.append("\n".join([room, *lines]))

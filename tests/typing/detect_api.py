@@ -56,11 +56,17 @@ def of(queue: str) -> bool:
     return bool(queue)
 
 
+def said() -> str:
+    """No check: text is no finding."""
+    return "well"
+
+
 async def healthy() -> None:
     assert_type(warm(limit=5), tuple[Status, str])
     assert_type(await database(), bool)
     warm(limit="5")  # type: ignore[arg-type]
     health.check("number")(of)  # type: ignore[type-var]
+    health.check("said")(said)  # type: ignore[type-var]
     health.add("number", 5)  # type: ignore[arg-type]
     health.add("late", database, groups="someday")  # type: ignore[arg-type]
     health.progress("consumer", within=30.0).stamp()

@@ -11,7 +11,7 @@ FILES = sorted(str(path) for path in Path(__file__).parent.glob("*_api.py"))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("checker", [["mypy"], ["basedpyright", "--level", "error"]], ids=str)
 def test_the_public_api_is_typed_as_it_says(checker: list[str]) -> None:
     program = Path(sys.executable).with_name(checker[0])

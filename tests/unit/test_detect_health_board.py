@@ -11,6 +11,8 @@ from outlast.detect import (
 )
 from outlast.kernel import ConfigError
 from outlast.kernel.registry import watched
+from outlast.observe import live
+from outlast.protect.overview import overview
 from tests.support.health_story import (
     DEGRADED,
     FAILED,
@@ -245,6 +247,14 @@ def test_a_name_lets_it_be_found_with_plain_values() -> None:
         health.name = ""
 
     story(main)
+
+
+def test_health_is_shown_under_the_name_of_its_public_class() -> None:
+    health = Health(name="svc-shown")
+    (row,) = [one for one in live() if one["name"] == health.name]
+    assert row["kind"] == "Health"
+    (row,) = [one for one in overview() if one["name"] == health.name]
+    assert row["kind"] == "Health"
 
 
 def test_another_world_begins_with_nothing_known() -> None:

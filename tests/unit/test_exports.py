@@ -1,6 +1,7 @@
 """``import outlast`` is light and lazy, and names what is missing."""
 
 import ast
+import builtins
 import importlib
 import subprocess
 import sys
@@ -12,12 +13,13 @@ import outlast
 from outlast.kernel import ConfigError, errors
 
 SOURCE = Path(outlast.__file__)
+pytestmark = pytest.mark.timeout(120)  # some start an interpreter
 
 
 def run(program: str) -> str:
     """Run a program in a fresh interpreter and return what it prints."""
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=15
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=100
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -67,7 +69,20 @@ def test_an_error_class_needs_no_other_package() -> None:
 
 
 def test_checkers_see_exactly_the_names_of_the_table() -> None:
-    assert checked_names() == set(outlast.__all__)
+    assert checked_names() == {*outlast.__all__, "open"}
+
+
+def test_a_star_import_leaves_the_builtins_alone() -> None:
+    program = "import builtins; from outlast import *; print(open is builtins.open)"
+    assert run(program) == "True"
+    assert not set(outlast.__all__) & set(dir(builtins))
+
+
+def test_a_durable_object_is_opened_by_its_full_name() -> None:
+    from outlast.state import open as opener
+
+    assert outlast.open is opener
+    assert "open" in dir(outlast)
 
 
 @pytest.mark.parametrize("name", outlast.__all__)

@@ -1,7 +1,7 @@
 """What no other test noticed when it was broken on purpose (``tools/mutants``)."""
 
 from outlast.pool import Endpoint, Outlier, Pool
-from tests.unit.test_pool_core import MS, S, Story
+from tests.support.pool_story import MS, S, Story
 
 
 def test_four_instances_are_too_few_for_success_rates_however_strict_the_rule() -> None:

@@ -10,6 +10,9 @@ from outlast.kernel import ConfigError
 from outlast.kernel.events import EventBus
 from outlast.protect.budget import Budget
 from outlast.protect.events import BudgetExhausted
+from outlast.protect.hedge import Hedge
+from outlast.protect.policy import Policy
+from outlast.protect.retry import Retry
 from outlast.testing import virtual_time
 
 
@@ -64,6 +67,15 @@ def test_exhaustion_is_told_once_and_again_after_it_was_filled(
     first = told[0]
     assert isinstance(first, BudgetExhausted)
     assert (first.name, first.granted, first.calls) == ("rates", 1, 0)
+
+
+@pytest.mark.parametrize("position", ["retry", "hedge"])
+def test_a_budget_without_a_name_has_that_of_the_first_policy_that_uses_it(position: str) -> None:
+    budget = Budget()
+    retry, hedge = Retry(on=OSError, budget=budget), Hedge(1.0, budget=budget)
+    for name in ("rates", "other"):
+        Policy(name, retry=retry) if position == "retry" else Policy(name, hedge=hedge)
+    assert budget.name == "rates"
 
 
 def test_what_is_left_can_be_seen_without_spending_it() -> None:

@@ -334,7 +334,7 @@ def test_threads_and_two_loops_share_one_limit() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join()
     assert len(done) >= 3 * 300 + 2 * 5 * 60
     assert max(most) <= 2
     assert bulkhead.snapshot() == {"in_flight": 0, "waiting": 0}
@@ -350,7 +350,7 @@ def test_a_waiting_thread_is_woken_by_another() -> None:
     while not bulkhead.waiting:
         pass
     bulkhead.release(permit)
-    thread.join(5)
+    thread.join()
     assert got == [1]
 
 

@@ -46,11 +46,20 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def until(condition) -> None:  # type: ignore[no-untyped-def]
-    for _ in range(2000):
-        if condition():
-            return
+    while not condition():  # bounded by the limit of the test
         threading.Event().wait(0.001)
-    raise AssertionError("it never came")
+
+
+def abandon_a_call(pool: ThreadBulkhead, gate: threading.Event) -> DeadlineError:
+    """Leave a call behind, anew where a busy machine let the deadline pass before it began."""
+    while True:
+        try:
+            with deadline(0.02):
+                pool.call(gate.wait)
+        except TooLateError:
+            continue
+        except DeadlineError as error:
+            return error
 
 
 def test_a_call_runs_in_another_thread_with_the_context_of_the_caller() -> None:
@@ -82,10 +91,9 @@ def test_an_error_comes_through_itself() -> None:
 def test_an_abandoned_call_keeps_its_permit_until_it_ends_and_says_that_it_runs() -> None:
     pool = ThreadBulkhead(1, name="old")
     gate = threading.Event()
-    with pytest.raises(DeadlineError) as caught, deadline(0.02):
-        pool.call(gate.wait)
-    assert happened(caught.value) == "maybe"
-    assert "still runs" in caught.value.__notes__[0]
+    error = abandon_a_call(pool, gate)
+    assert happened(error) == "maybe"
+    assert "still runs" in error.__notes__[0]
     assert pool.snapshot() == {"in_flight": 1, "waiting": 0, "threads": 1, "abandoned": 1}
     with pytest.raises(BulkheadFullError):
         pool.call(int)
@@ -181,7 +189,7 @@ def test_a_hard_limit_ends_the_wait_for_a_call_that_hangs() -> None:
 
 
 def test_healthy_calls_beyond_the_threads_are_refused_and_do_not_time_out() -> None:
-    hard = Hard(5.0, max_threads=1)
+    hard = Hard(600.0, max_threads=1)
     gate = threading.Event()
     thread = threading.Thread(target=hard.call, args=(gate.wait,))
     thread.start()
@@ -195,8 +203,7 @@ def test_healthy_calls_beyond_the_threads_are_refused_and_do_not_time_out() -> N
 def test_a_fork_forgets_abandoned_calls() -> None:
     pool = ThreadBulkhead(1)
     gate = threading.Event()
-    with pytest.raises(DeadlineError), deadline(0.01):
-        pool.call(gate.wait)
+    abandon_a_call(pool, gate)
     pool.forked()
     pool._permits.forked()
     pool._crew.forked()

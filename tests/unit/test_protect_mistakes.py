@@ -1,7 +1,7 @@
 """What is easily written by mistake is said at once, where it was written."""
 
 import asyncio
-import time
+import threading
 
 import pytest
 
@@ -85,7 +85,8 @@ def test_threads_are_for_plain_functions() -> None:
 
 
 def test_a_hard_limit_counts_as_a_timeout() -> None:
-    policy = Policy(attempt_timeout=Hard(0.01))
+    policy, gate = Policy(attempt_timeout=Hard(0.01)), threading.Event()
     with pytest.raises(DeadlineError):
-        policy.call(time.sleep, 0.05)
+        policy.call(gate.wait)
+    gate.set()
     assert policy.snapshot()["calls"]["timed_out"] == 1

@@ -194,7 +194,7 @@ def test_p4_guarded_calls_of_two_threads_run_at_the_same_time() -> None:
 
     @Policy("p4", retry=Retry(on=ConnectionError), breaker=breaker, limit=Bulkhead(2))
     def meet() -> None:
-        together.wait(timeout=5)  # broken, unless the other thread is inside as well
+        together.wait(timeout=15)  # broken, unless the other thread is inside as well
 
     other = threading.Thread(target=meet)
     other.start()

@@ -184,12 +184,12 @@ def test_no_thread_that_is_free_is_a_refusal_of_the_policy() -> None:
 
     def hold() -> None:
         begun.set()
-        done.wait(5)
+        done.wait(600)
 
-    policy = Policy("p", retry=again(), attempt_timeout=Hard(5.0, max_threads=1))
+    policy = Policy("p", retry=again(), attempt_timeout=Hard(600.0, max_threads=1))
     holder = threading.Thread(target=policy.call, args=(hold,))
     holder.start()
-    begun.wait(5)
+    begun.wait(15)
     try:
         with pytest.raises(BulkheadFullError):
             policy.call(lambda: 1)
@@ -331,11 +331,11 @@ def test_with_a_key_an_attempt_is_given_up_in_its_thread_and_repeated() -> None:
     def ask() -> str:
         calls.append(1)
         if len(calls) < 2:
-            done.wait(5)
+            done.wait(60)
         return "answered"
 
     policy = Policy(
-        "p", attempt_timeout=Hard(0.05), retry=again(TimeoutError, base=0.001),
+        "p", attempt_timeout=Hard(0.3), retry=again(TimeoutError, base=0.001),
         idempotency=Idempotency(),
     )  # fmt: skip
     try:

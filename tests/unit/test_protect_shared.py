@@ -154,6 +154,8 @@ def test_what_is_to_be_shared_needs_a_name(scene: Scene) -> None:
         budget.try_spend()
     with pytest.raises(ConfigError, match="CircuitBreaker: store= needs a name"):
         CircuitBreaker(1, 1.0, store=scene.store).call(lambda: 1)
+    with pytest.raises(ConfigError, match="CircuitBreaker: store= needs a name"):
+        CircuitBreaker(1, 1.0, store=scene.store).try_admit()
     shared_of(scene.store).close()
     assert scene.store.asked == 0
 
@@ -479,7 +481,7 @@ def threads() -> list[threading.Thread]:
 
 
 def gone(thread: threading.Thread) -> bool:
-    thread.join(5.0)
+    thread.join(15.0)
     return not thread.is_alive()
 
 
@@ -507,12 +509,9 @@ def test_a_store_that_nobody_uses_any_more_leaves_no_thread_behind() -> None:
         CircuitBreaker(5, 30, store=Apart(interval=60.0), name="b")
     started = set(threads()) - set(before)
     assert 1 <= len(started) <= 5
-    for _ in range(100):  # a thread at work holds its store for a moment
+    while started & set(threads()):  # one at work holds its store for a moment
         gc.collect()
-        if not started & set(threads()):
-            break
         threading.Event().wait(0.01)
-    assert not started & set(threads())
 
 
 def test_the_thread_goes_on_while_a_part_of_the_store_is_used() -> None:
@@ -531,5 +530,5 @@ def test_in_virtual_time_there_is_no_thread() -> None:
     before = threads()
     with virtual_time():
         breaker = CircuitBreaker(5, 30, store=Apart(), name="b")
-        assert threads() == before
+        assert set(threads()) <= set(before)
     assert breaker.state == "CLOSED"

@@ -15,10 +15,10 @@ _POOL = "pool/pool.py"
 _ENVOY = "Envoy, outlier detection"
 
 _choose = partial(
-    mutant, level="detect", tests=("unit/test_pool_core.py",), section="pool (ours), choosing"
+    mutant, level="detect", tests=("unit/test_pool_core*.py",), section="pool (ours), choosing"
 )
 _eject = partial(
-    mutant, level="detect", tests=("unit/test_pool_core.py", "property/test_pool_promises.py"),
+    mutant, level="detect", tests=("unit/test_pool_core*.py", "property/test_pool_promises.py"),
     section=_ENVOY,
 )  # fmt: skip
 _call = partial(

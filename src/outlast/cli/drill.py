@@ -33,7 +33,7 @@ def drill(
     target: str = "outlast",
     world: Literal["real", "sim"] = "real",
     seeds: int | None = None,
-    workers: int = 2,
+    workers: int | None = None,
     only: str | None = None,
     trace: str | None = None,
     report: str | None = None,
@@ -58,7 +58,7 @@ def drill(
         world: real (processes on this machine) or sim (the simulator).
         seeds: With --world sim: run so many seeds from --seed on, each with as many of the
             faults as fit into --seconds.
-        workers: With --seeds: processes that run them.
+        workers: With --seeds: processes that run them; 2 by default.
         only: With --world sim: inject these faults of the plan alone, N,N,… or none.
         trace: With --world sim: file for everything that happened.
         report: File for the report, one HTML page that needs no network.
@@ -75,7 +75,7 @@ def drill(
             seeds=seeds, workers=workers, only=only, trace=trace, report=report,
             history=history, json=json,
         )  # fmt: skip
-    _only_simulated(seeds=seeds, only=only, trace=trace)
+    _only_simulated(seeds=seeds, workers=workers, only=only, trace=trace)
     if seed is None:
         seed = secrets.randbelow(_SEEDS) + 1
     seconds = 60.0 if seconds is None else seconds

@@ -8,6 +8,7 @@ from outlast.cli.drill import Histories, tell, writable
 from outlast.cli.drill_screen import DrillScreen
 
 _SEEDS = 1_000_000
+_WORKERS = 2
 _SECONDS = 20.0
 """Virtual seconds of load under each seed of a campaign, unless told otherwise."""
 _HANG_SECONDS = 600.0
@@ -23,7 +24,7 @@ def simulated(
     nodes: int | None,
     target: str,
     seeds: int | None,
-    workers: int,
+    workers: int | None,
     only: str | None,
     trace: str | None,
     report: str | None,
@@ -53,10 +54,13 @@ def simulated(
             },
             seeds=seeds,
             first=1 if seed is None else seed,
-            workers=workers,
+            workers=_WORKERS if workers is None else workers,
             trace=trace,
             json=json,
         )
+    if workers is not None:
+        message = f"--workers {workers}: one seed runs in one process; give --seeds, too"
+        raise ConfigError(message)
     seed = secrets.randbelow(_SEEDS) + 1 if seed is None else seed
     options = {
         "name": name, "nodes": nodes, "target": target,

@@ -25,6 +25,7 @@ def serve(
     data: str = "data",
     port: int = 7400,
     http_port: int = 7480,
+    health: str | None = None,
     storage: Storage = "disk",
     snapshot_entries: int | None = None,
     json: Flag = False,
@@ -37,6 +38,8 @@ def serve(
         data: Directory of the cluster; made at the first start, continued later.
         port: First port for clients and nodes; 0 takes free ones.
         http_port: First port of the HTTP gateways; 0 takes free ones.
+        health: HOST:PORT where probes of the whole cluster are answered; none by default. Each
+            gateway answers those of its node.
         storage: disk, or lossy: a kill loses all that was not fsynced, like a power cut.
         snapshot_entries: Take a snapshot after so many log entries; 100,000 by default.
         json: Print where it serves as one line of JSON.
@@ -58,6 +61,7 @@ def serve(
         http_port=http_port,
         storage=storage,
         node_options=_snapshot_options(snapshot_entries),
+        health=health,
     )
     bus.subscribe(_teller(cluster))
     if len(cluster.nodes) % 2 == 0:
@@ -101,7 +105,10 @@ async def _serve(cluster: "LocalCluster", *, as_json: bool) -> int:
         await asyncio.wait({ended, stopped, ready}, return_when=asyncio.FIRST_COMPLETED)
         if ready.done() and not asked and not ended.done():
             ready.result()
-            print(show.serving(cluster.plan, fresh=cluster.fresh, as_json=as_json), flush=True)
+            text = show.serving(
+                cluster.plan, fresh=cluster.fresh, health=cluster.health_url, as_json=as_json
+            )
+            print(text, flush=True)
             await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
             ended.result()

@@ -32,18 +32,17 @@ def _plain(value: Any) -> Any:
 # --- Run -------------------------------------------------------------------------------------
 
 
-def serving(plan: "LocalPlan", *, fresh: bool, as_json: bool) -> str:
+def serving(plan: "LocalPlan", *, fresh: bool, health: str = "", as_json: bool) -> str:
     """Return what ``serve`` says once the cluster answers."""
     if as_json:
-        return as_text(
-            {
-                "cluster": plan.cluster,
-                "target": plan.target,
-                "addresses": dict(plan.addresses),
-                "http": dict(plan.http),
-                "new": fresh,
-            }
-        )
+        facts = {
+            "cluster": plan.cluster,
+            "target": plan.target,
+            "addresses": dict(plan.addresses),
+            "http": dict(plan.http),
+            "new": fresh,
+        }
+        return as_text(facts | ({"health": health} if health else {}))
     machine = plan.target.rpartition(":")[2]
     rows = [
         [node, address, f"http://{plan.http[node]}" if node in plan.http else None]
@@ -55,6 +54,7 @@ def serving(plan: "LocalPlan", *, fresh: bool, as_json: bool) -> str:
         [
             f"{word} {plan.cluster} serves {machine}; Ctrl-C stops it",
             columns(["node", "address", "gateway"], rows),
+            *([f"health: {health}/readyz"] if health else []),
             f'outlast.connect({machine}, "{addresses}")',
         ]
     )

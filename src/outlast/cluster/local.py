@@ -7,11 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from outlast.cluster.cluster_health import ClusterHealth
 from outlast.cluster.layout import LocalPlan, draw_cluster_id, hash_seed_of, load_plan, make_plan
 from outlast.cluster.settings import EXIT_CANNOT_RUN
 from outlast.detect import Child, RestartPolicy, Supervisor
-from outlast.kernel import ConfigError, DataError, File, NodeId, UnavailableError, World
+from outlast.kernel import (
+    ConfigError,
+    DataError,
+    File,
+    NodeId,
+    TaskHandle,
+    UnavailableError,
+    World,
+)
 from outlast.log.files import read_tail
+from outlast.wire import parse_address
 
 _NS = 1_000_000_000
 _RESTARTS = RestartPolicy(
@@ -87,9 +97,11 @@ class LocalCluster:
         environment: More environment for the nodes.
         node_options: More options of ``outlast node``, the same for all.
         program: Module that the nodes run; a test names a broken one here.
+        health: ``HOST:PORT`` where probes of the cluster's health are answered; ``None`` for
+            nowhere.
 
     Raises:
-        ConfigError: Definite. The directory holds another machine.
+        ConfigError: Definite. The directory holds another machine, or ``health`` is no address.
     """
 
     def __init__(
@@ -105,6 +117,7 @@ class LocalCluster:
         environment: Mapping[str, str] | None = None,
         node_options: Sequence[str] = (),
         program: str = "outlast",
+        health: str | None = None,
     ) -> None:
         self._world = world
         self._data = os.path.abspath(data)
@@ -113,6 +126,8 @@ class LocalCluster:
         self._options = tuple(node_options)
         self._program = program
         self._guard: File | None = None
+        if health is not None:
+            parse_address(health)  # before anything is made
         plan = load_plan(world.storage, self._data)
         self.fresh = plan is None
         if plan is None:
@@ -135,7 +150,17 @@ class LocalCluster:
             plan = LocalPlan(plan.cluster, target, plan.addresses, plan.http)
         self.plan = plan
         self.nodes: tuple[str, ...] = tuple(plan.addresses)
-        self._supervisor = Supervisor(*(self._child(node) for node in self.nodes), world=world)
+        self._health = (
+            None
+            if health is None
+            else ClusterHealth(world, tuple(plan.addresses.values()), health)
+        )
+        self._checking: TaskHandle | None = None
+        self._supervisor = Supervisor(
+            *(self._child(node) for node in self.nodes),
+            health=self._health.health if self._health else None,
+            world=world,
+        )
 
     def _child(self, node: str) -> Child:
         return Child.command(
@@ -160,6 +185,11 @@ class LocalCluster:
         """Where clients connect: all nodes, as ``outlast.connect`` takes them."""
         return ",".join(self.plan.addresses.values())
 
+    @property
+    def health_url(self) -> str:
+        """Where probes are answered, once started; empty if nowhere."""
+        return "" if self._health is None else self._health.url
+
     def address(self, node: str) -> str:
         """Return where ``node`` listens."""
         return self.plan.addresses[NodeId(node)]
@@ -169,20 +199,38 @@ class LocalCluster:
 
         Raises:
             DataError: Definite. Another process runs the cluster in this directory.
+            ConfigError: Definite. The address for probes is in use or not ours.
         """
         self._lock()
         try:
+            self._start_health()
             await self._supervisor.start()
         except BaseException:
+            self._stop_health()
             self._unlock()
             raise
 
     async def stop(self) -> None:
-        """Stop every node in order: SIGTERM, a grace, SIGKILL."""
+        """Stop every node in order: SIGTERM, a grace, SIGKILL. Readiness fails before."""
+        if self._health is not None:
+            self._health.stopping()
         try:
             await self._supervisor.stop()
         finally:
+            self._stop_health()
             self._unlock()
+
+    def _start_health(self) -> None:
+        if self._health is not None and self._checking is None:
+            self._health.start()
+            self._checking = self._world.spawn.task(self._health.run(), name="health")
+
+    def _stop_health(self) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
+            self._checking = None
+        if self._health is not None:
+            self._health.stop()
 
     def _lock(self) -> None:
         """Keep others from running the same nodes; the lock ends with this process."""

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Callable
 
+from outlast.cluster.health_port import HealthPort
 from outlast.cluster.settings import NodeSettings
-from outlast.detect import Health, HealthServer, Status, checks
-from outlast.kernel import ConfigError, World
+from outlast.detect import Health, Status, checks
+from outlast.kernel import World
 from outlast.log.engines.raft import RaftLog
-from outlast.wire import parse_address
 
 _SECONDS = 0.2
 _DISK_SECONDS = 5.0
@@ -57,15 +57,8 @@ class NodeHealth:
             world=world,
         )
         health.add("disk space", room, every=_DISK_SECONDS, timeout=_DISK_SECONDS, critical=False)
-        self._address = settings.health
         # A thread and a port of its own: it answers while the node's loop does not.
-        self._server = (
-            None
-            if settings.health is None
-            else HealthServer(
-                health, settings.health, details=_private(settings.health), world=world
-            )
-        )
+        self._port = HealthPort(health, settings.health, world)
 
     def start(self) -> None:
         """Begin to answer probes on the port for health, if there is one.
@@ -73,21 +66,16 @@ class NodeHealth:
         Raises:
             ConfigError: Definite. The address is in use or not ours.
         """
-        if self._server is not None:
-            try:
-                self._server.start()
-            except OSError as error:
-                raise ConfigError(f"--health {self._address}: {error.strerror}") from error
+        self._port.start()
 
     @property
     def health_port(self) -> int | None:
         """The port for probes, once started; ``None`` if there is none."""
-        return None if self._server is None else self._server.port
+        return self._port.port
 
     def stop(self) -> None:
         """Stop answering probes."""
-        if self._server is not None:
-            self._server.stop()
+        self._port.stop()
 
     async def run(self) -> None:
         """Run the checks and stamp that the loop goes on, until cancelled."""
@@ -117,8 +105,3 @@ class NodeHealth:
         if not self._is_member():
             return Status.FAILED, "not a member: it was removed, or is not yet admitted"
         return Status.OK, "a leader is known"
-
-
-def _private(address: str) -> bool:
-    """Whether only this machine can ask, so that the answer may name checks and reasons."""
-    return parse_address(address).host in {"127.0.0.1", "::1", "localhost"}

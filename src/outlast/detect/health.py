@@ -31,7 +31,7 @@ Finding = Status | bool | None | tuple[Status, str]
 ``False`` failed; an exception is failed as well, with its type as the detail."""
 
 Check = Callable[[], Finding | Awaitable[Finding]]
-_C = TypeVar("_C", bound=Callable[[], Any])
+_C = TypeVar("_C", bound=Check)
 
 
 class Health(Board):
@@ -82,8 +82,7 @@ class Health(Board):
             )
         super().__init__(world, name, max_checks)
         self._max_threads = max_threads
-        self._thread: threading.Thread | None = None
-        self._own: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
+        self._own: _Own | None = None
         self._task: asyncio.Task[None] | None = None
         self._runner = Runner(
             name, max_threads, note=self._note, sweep=self._sweep, used_up=self._used_up
@@ -232,30 +231,18 @@ class Health(Board):
         Raises:
             ConfigError: Definite. The checks are being run on a loop already.
         """
-        if self._thread is not None and self._thread.is_alive():
+        if self._own is not None and self._own.is_alive():
             return
         self._runner.check_idle()
-        world = self._begin()
-        begun = threading.Lock()
-        begun.acquire()
         name = f"outlast-health-{self.name}" if self.name else "outlast-health"
-        self._thread = threading.Thread(
-            target=self._serve, args=(world, begun), name=name, daemon=True
-        )
-        self._thread.start()
-        world.clock.wait(begun, _STOP_SECONDS)
+        self._own = _Own(name, self._runner, self._begin())
+        self._own.begin()
 
     def stop(self) -> None:
         """Stop the thread of :meth:`start`; checks that hang are left behind on their threads."""
-        thread, own = self._thread, self._own
-        self._thread = self._own = None
-        if thread is None or own is None:
-            return
-        loop, task = own
-        with contextlib.suppress(RuntimeError):  # it has ended by itself
-            loop.call_soon_threadsafe(task.cancel)
-        if thread is not threading.current_thread():
-            thread.join(_STOP_SECONDS)
+        own, self._own = self._own, None
+        if own is not None:
+            own.end()
 
     async def refresh(self) -> None:
         """Run every check once, together, and wait for them; bounded by the longest timeout.
@@ -304,23 +291,50 @@ class Health(Board):
         await asyncio.gather(*(self._runner.once(world, checker) for checker in checkers))
         self._sweep()
 
-    def _serve(self, world: World, begun: threading.Lock) -> None:
-        """Run the checks on a loop of this thread."""
-
-        async def main() -> None:
-            task = asyncio.ensure_future(self._runner.run(world))
-            self._own = (asyncio.get_running_loop(), task)
-            begun.release()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-
-        asyncio.run(main())
-
     def _forked(self) -> None:
         """In the child: no thread and no run of the parent is here, and no lock is held."""
         self._lock = threading.Lock()
-        self._thread = self._own = self._task = None
+        self._own = self._task = None
         self._runner.forget()
+
+
+class _Own(threading.Thread):
+    """A thread whose loop runs the checks. It ends when it is told to, even before it began."""
+
+    def __init__(self, name: str, runner: Runner, world: World) -> None:
+        super().__init__(name=name, daemon=True)
+        self._runner, self._world = runner, world
+        self._task: asyncio.Task[None] | None = None
+        self._over = False
+        self._begun = threading.Lock()
+        self._begun.acquire()
+
+    def begin(self) -> None:
+        """Start it, and wait until it runs the checks."""
+        self.start()
+        self._world.clock.wait(self._begun, _STOP_SECONDS)
+
+    def end(self) -> None:
+        """Let it end, and wait for that."""
+        self._over = True
+        task = self._task
+        if task is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended by itself
+                task.get_loop().call_soon_threadsafe(task.cancel)
+        if self is not threading.current_thread():
+            self.join(_STOP_SECONDS)
+
+    def run(self) -> None:
+        """Run the checks."""
+        asyncio.run(self._main())
+
+    async def _main(self) -> None:
+        task = self._task = asyncio.ensure_future(self._runner.run(self._world))
+        self._begun.release()
+        if self._over:  # who told us so may not have seen the task
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 _all: "weakref.WeakSet[Health]" = weakref.WeakSet()

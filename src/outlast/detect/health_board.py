@@ -289,6 +289,8 @@ class Board:
 class _Watched:
     """What the registry of living things sees of a health: its ``snapshot`` is plain values."""
 
+    shown_as: Final = "Health"
+
     def __init__(self, health: Board) -> None:
         self.name = health.name
         self._health = weakref.ref(health)

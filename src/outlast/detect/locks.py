@@ -55,12 +55,12 @@ class _Watched:
 
     def __init__(
         self,
-        name: str | None,
+        name: str | None = None,
         *,
-        long_wait: float | None,
-        on_deadlock: OnDeadlock,
-        order: bool,
-        world: World | None,
+        long_wait: float | None = 10.0,
+        on_deadlock: OnDeadlock = "event",
+        order: bool = True,
+        world: World | None = None,
     ) -> None:
         if on_deadlock not in {"event", "raise"}:
             raise ConfigError(
@@ -77,8 +77,13 @@ class _Watched:
         self._raises = on_deadlock == "raise"
         self._ordered = order
         self._given = world
+        self._set_up()
         if name:
             watch(self)
+
+    def _set_up(self) -> None:
+        """Make the lock that is watched; each kind has its own."""
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         """Show the name and the owner."""
@@ -170,8 +175,7 @@ class _Watched:
 class _ThreadLock(_Watched):
     """The part that threads wait in."""
 
-    def __init__(self, name: str | None, **settings: Any) -> None:
-        super().__init__(name, **settings)
+    def _set_up(self) -> None:
         self._lock = threading.Lock()
 
     def _take(self, blocking: bool, timeout: float) -> bool:
@@ -246,19 +250,6 @@ class WatchedLock(_ThreadLock):
         ConfigError: A value is out of range.
     """
 
-    def __init__(
-        self,
-        name: str | None = None,
-        *,
-        long_wait: float | None = 10.0,
-        on_deadlock: OnDeadlock = "event",
-        order: bool = True,
-        world: World | None = None,
-    ) -> None:
-        super().__init__(
-            name, long_wait=long_wait, on_deadlock=on_deadlock, order=order, world=world
-        )
-
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock, as ``threading.Lock.acquire`` does.
 
@@ -295,19 +286,7 @@ class WatchedRLock(_ThreadLock):
     ``threading.Condition``.
     """
 
-    def __init__(
-        self,
-        name: str | None = None,
-        *,
-        long_wait: float | None = 10.0,
-        on_deadlock: OnDeadlock = "event",
-        order: bool = True,
-        world: World | None = None,
-    ) -> None:
-        super().__init__(
-            name, long_wait=long_wait, on_deadlock=on_deadlock, order=order, world=world
-        )
-        self._count = 0
+    _count = 0
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock, or once more if this thread has it.
@@ -364,20 +343,10 @@ class WatchedAsyncLock(_Watched):
     through locks of threads, because a blocked thread runs the task, is seen, too.
     """
 
-    def __init__(
-        self,
-        name: str | None = None,
-        *,
-        long_wait: float | None = 10.0,
-        on_deadlock: OnDeadlock = "event",
-        order: bool = True,
-        world: World | None = None,
-    ) -> None:
-        super().__init__(
-            name, long_wait=long_wait, on_deadlock=on_deadlock, order=order, world=world
-        )
+    _waiting = 0
+
+    def _set_up(self) -> None:
         self._lock = asyncio.Lock()
-        self._waiting = 0
 
     async def acquire(self) -> Literal[True]:
         """Wait until the lock is free and take it. Cancellation leaves nothing behind.

@@ -58,6 +58,15 @@ def watched() -> list[Watched]:
     return [thing for thing in found if thing is not None]
 
 
+def kind_of(thing: object) -> str:
+    """Return the name of ``thing``'s class as users know it.
+
+    A class that is watched in place of another one names that as ``shown_as``.
+    """
+    kind = type(thing)
+    return str(getattr(kind, "shown_as", kind.__name__))
+
+
 def on_watch(hook: Callable[[Watched], None]) -> Callable[[], None]:
     """Call ``hook`` with each thing as it begins to be watched; return a function that ends that.
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from outlast.kernel.registry import watched
+from outlast.kernel.registry import kind_of, watched
 
 
 def live(things: Iterable[Any] | None = None) -> list[dict[str, Any]]:
@@ -21,7 +21,7 @@ def live(things: Iterable[Any] | None = None) -> list[dict[str, Any]]:
 
 def _row(thing: Any) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "kind": type(thing).__name__,
+        "kind": kind_of(thing),
         "name": getattr(thing, "name", ""),
         "position": getattr(thing, "position", ""),
         "settings": {},

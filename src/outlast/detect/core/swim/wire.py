@@ -4,10 +4,12 @@ Every field has a type and a bound, checked by the decoder before anything is be
 too long, too deep, of another type or version, or has something behind it, is a `WireError`.
 """
 
-from typing import Annotated, Any, Final, TypeAlias, cast
+from typing import Annotated, Final, TypeAlias, TypeVar, cast
 
 import msgspec
 from msgspec import Meta, Raw
+
+_T = TypeVar("_T")
 
 VERSION: Final = 1
 PACKET_BYTES_MAX: Final = 1200
@@ -196,12 +198,8 @@ class StreamAck(Shape, tag=3):
 StreamBody: TypeAlias = Exchange | ExchangeAnswer | StreamPing | StreamAck
 
 _encoder = msgspec.msgpack.Encoder()
-_packets: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(
-    Ping | Ack | PingRequest | Nack | Gossip | Leaving
-)
-_streams: msgspec.msgpack.Decoder[StreamBody] = msgspec.msgpack.Decoder(
-    Exchange | ExchangeAnswer | StreamPing | StreamAck
-)
+_packets: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+_streams: msgspec.msgpack.Decoder[StreamBody] = msgspec.msgpack.Decoder(StreamBody)
 _HEAD: Final = bytes([VERSION])
 
 
@@ -231,7 +229,7 @@ def decode_packet(data: bytes) -> Message:
     Raises:
         WireError: It is none.
     """
-    return cast("Message", _decode(_packets, data, PACKET_BYTES_MAX))
+    return _decode(_packets, data, PACKET_BYTES_MAX)
 
 
 def decode_stream(data: bytes) -> StreamBody:
@@ -240,10 +238,10 @@ def decode_stream(data: bytes) -> StreamBody:
     Raises:
         WireError: It is none.
     """
-    return cast("StreamBody", _decode(_streams, data, STREAM_BYTES_MAX))
+    return _decode(_streams, data, STREAM_BYTES_MAX)
 
 
-def _decode(decoder: "msgspec.msgpack.Decoder[Any]", data: bytes, most: int) -> object:
+def _decode(decoder: "msgspec.msgpack.Decoder[_T]", data: bytes, most: int) -> _T:
     if len(data) > most:
         raise WireError("too long")
     if not data or data[0] != VERSION:
