@@ -16,9 +16,9 @@ import pytest
 
 from outlast.detect import probe_health
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]
-WAIT = 10
+WAIT = 60
 
 
 @contextmanager
@@ -40,8 +40,12 @@ def line(process: subprocess.Popen[str]) -> str:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=WAIT)
-    return process.returncode, out, err
+    """Return its exit code and what :func:`line` has left of its output."""
+    # Not communicate(): what readline() has read ahead would be lost.
+    assert process.stdout is not None
+    assert process.stderr is not None
+    out, err = process.stdout.read(), process.stderr.read()
+    return process.wait(WAIT), out, err
 
 
 def get(port: int, path: str) -> tuple[int, str, str | None]:
@@ -61,9 +65,24 @@ class Getting(threading.Thread):
         self.answer = get(self.port, self.path)
 
 
+class TooLateError(Exception):
+    """The machine was so busy that a moment had passed before it could be looked at."""
+
+
 def test_a_service_under_uvicorn_finishes_its_request_and_exits() -> None:
+    for slower in (1, 5, 25):
+        try:
+            serve_and_stop(delay=0.6 * slower, work=1.2 * slower)
+        except TooLateError:
+            continue
+        return
+    pytest.fail("the machine is too busy to see the moment before requests are refused")
+
+
+def serve_and_stop(*, delay: float, work: float) -> None:
+    """Stop the example while it works on a request; it takes others for ``delay`` seconds."""
     example = str(ROOT / "examples" / "health_drain.py")
-    more = {"DRAIN_DELAY": "0.6", "HEALTH_ADDRESS": ":0"}
+    more = {"DRAIN_DELAY": str(delay), "HEALTH_ADDRESS": ":0"}
     with running(example, "0", **more) as process:
         url = line(process).rpartition(" ")[2]
         assert process.stderr is not None
@@ -75,18 +94,34 @@ def test_a_service_under_uvicorn_finishes_its_request_and_exits() -> None:
         port = int(found[1])
         ready = f"{url}/readyz"
         wait_for(lambda: probe_health(ready).passing is True)
-        request = Getting(port, "/work?seconds=1.2")
+        begun = time.monotonic()
+        request = Getting(port, f"/work?seconds={work}")
         time.sleep(0.2)
+        asked = time.monotonic()
         process.send_signal(signal.SIGTERM)
         wait_for(lambda: probe_health(ready).passing is False)
-        assert probe_health(f"{url}/livez").passing
-        assert get(port, "/work?seconds=0") == (200, "done\n", "close")  # not yet noticed
-        wait_for(lambda: get(port, "/work?seconds=0")[0] == 503)
-        assert request.is_alive()
+        with by(asked + delay):
+            assert probe_health(f"{url}/livez").passing
+            assert get(port, "/work?seconds=0") == (200, "done\n", "close")  # not yet noticed
+        with by(begun + work):
+            wait_for(lambda: get(port, "/work?seconds=0")[0] == 503)
         request.join(WAIT)
         assert request.answer == (200, "done\n", "close")
         code, _, err = ended(process)
         assert (code, "Traceback" in err) == (0, False), err
+
+
+@contextmanager
+def by(end: float) -> Iterator[None]:
+    """What happens in the block counts only if it was over by ``end``."""
+    try:
+        yield
+    except (AssertionError, OSError, http.client.HTTPException):
+        if time.monotonic() > end:
+            raise TooLateError from None
+        raise
+    if time.monotonic() > end:
+        raise TooLateError
 
 
 def wait_for(seen: Callable[[], bool]) -> None:
@@ -106,7 +141,7 @@ async def main():
             print("up", flush=True)
             await asyncio.sleep(float(sys.argv[2]))
             print("worked", flush=True)
-        await asyncio.sleep(60)
+        await asyncio.sleep(600)
 try:
     asyncio.run(main())
 finally:
@@ -115,14 +150,14 @@ finally:
 
 
 def test_a_program_of_coroutines_finishes_its_work_and_exits_0() -> None:
-    with running("-c", LOOP, "20", "0.5") as process:
+    with running("-c", LOOP, "200", "0.5") as process:
         assert line(process) == "up"
         process.send_signal(signal.SIGTERM)
         assert ended(process) == (0, "worked\nclosed\n", "")
 
 
 def test_a_program_that_leaves_work_exits_1() -> None:
-    with running("-c", LOOP, "0.3", "60") as process:
+    with running("-c", LOOP, "0.3", "600") as process:
         assert line(process) == "up"
         process.send_signal(signal.SIGTERM)
         assert ended(process) == (1, "closed\n", "")
@@ -136,15 +171,17 @@ def work(drain, seconds):
         print("up", flush=True)
         time.sleep(seconds)
         print("worked", flush=True)
+how = sys.argv[2]
 try:
-    with Drain(delay=0.1, within=20) as drain:
+    with Drain(delay=0.1, within=200) as drain:
         thread = threading.Thread(target=work, args=(drain, float(sys.argv[1])), daemon=True)
         thread.start()
-        if sys.argv[2] == "wait":
-            while not drain.wait_blocking(1):
-                pass
-        else:
+        if how == "block":
             threading.Event().wait()  # blocked in C
+        while not drain.wait_blocking(0.02):
+            if how == "say" and drain.phase != "serving":
+                how = "said"
+                print("asked", flush=True)
 finally:
     print("closed", flush=True)
 """
@@ -159,11 +196,10 @@ def test_a_program_of_threads_finishes_its_work_and_exits_0(how: str) -> None:
 
 
 def test_a_second_interrupt_does_not_wait() -> None:
-    with running("-c", THREADS, "60", "wait") as process:
+    with running("-c", THREADS, "600", "say") as process:
         assert line(process) == "up"
         process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
-        assert process.poll() is None
+        assert line(process) == "asked"  # or both might arrive as one
         process.send_signal(signal.SIGINT)
         assert ended(process) == (0, "closed\n", "")
 

@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from sqlalchemy import create_engine
 from outlast.detect import Health, Status, checks
 from outlast.host import make_world
 
+pytestmark = pytest.mark.timeout(300)
+WAIT = 60.0
+tcp, http = partial(checks.tcp, timeout=WAIT), partial(checks.http, timeout=WAIT)
 OK, DEGRADED, UNKNOWN, FAILED = Status.OK, Status.DEGRADED, Status.UNKNOWN, Status.FAILED
 
 
@@ -32,7 +36,7 @@ def serving(server: Any) -> Iterator[int]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(5)
+        thread.join(WAIT)
 
 
 class Page(BaseHTTPRequestHandler):
@@ -68,16 +72,18 @@ def page() -> Iterator[int]:
         yield port
 
 
-def closed_port() -> int:
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """A port on which nothing listens, and that nobody else can take meanwhile."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+        yield int(one.getsockname()[1])
 
 
 def found(check: Any) -> tuple[Status, str]:
     async def main() -> tuple[Status, str]:
         health = Health(make_world(seed=1))
-        health.add("x", check, timeout=5.0)
+        health.add("x", check, timeout=WAIT)
         await health.refresh()
         (result,) = health.read("readiness").results
         return result.status, result.detail
@@ -86,26 +92,27 @@ def found(check: Any) -> tuple[Status, str]:
 
 
 def test_tcp(page: int) -> None:
-    assert found(checks.tcp(f"127.0.0.1:{page}")) == (OK, f"127.0.0.1:{page}")
-    port = closed_port()
-    assert found(checks.tcp(f"127.0.0.1:{port}")) == (
-        FAILED, f"127.0.0.1:{port}: refused, nothing listens there",
-    )  # fmt: skip
+    assert found(tcp(f"127.0.0.1:{page}")) == (OK, f"127.0.0.1:{page}")
+    with closed_port() as port:
+        assert found(tcp(f"127.0.0.1:{port}")) == (
+            FAILED, f"127.0.0.1:{port}: refused, nothing listens there",
+        )  # fmt: skip
 
 
 def test_http(page: int) -> None:
     told = f"http://127.0.0.1:{page}/"
-    assert found(checks.http(told)) == (FAILED, f"{told}: answered 401, not 200")
-    assert found(checks.http(f"http://u:p@127.0.0.1:{page}/")) == (OK, f"{told}: answered 200")
-    assert found(checks.http(told, expect=(200, 401)))[0] is OK
-    assert found(checks.http(f"http://127.0.0.1:{closed_port()}"))[0] is FAILED
+    assert found(http(told)) == (FAILED, f"{told}: answered 401, not 200")
+    assert found(http(f"http://u:p@127.0.0.1:{page}/")) == (OK, f"{told}: answered 200")
+    assert found(http(told, expect=(200, 401)))[0] is OK
+    with closed_port() as port:
+        assert found(http(f"http://127.0.0.1:{port}"))[0] is FAILED
 
 
 def test_http_of_what_is_not_http_or_silent() -> None:
     with serving(Server(("127.0.0.1", 0), Pong)) as port:
-        status, told = found(checks.http(f"http://127.0.0.1:{port}/"))
+        status, told = found(http(f"http://127.0.0.1:{port}/"))
         assert (status, told.startswith(f"http://127.0.0.1:{port}/: ")) == (FAILED, True)
-        status, told = found(checks.http(f"https://127.0.0.1:{port}/"))
+        status, told = found(http(f"https://127.0.0.1:{port}/"))
         assert (status, told.startswith(f"https://127.0.0.1:{port}/: ")) == (FAILED, True)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
@@ -119,14 +126,15 @@ def test_http_of_what_is_not_http_or_silent() -> None:
 def test_http_with_httpx(page: int) -> None:
     url = f"http://127.0.0.1:{page}/"
     with httpx.Client(auth=("u", "p")) as client:
-        assert found(checks.http(url, client=client)) == (OK, f"{url}: answered 200")
-        gone = f"http://127.0.0.1:{closed_port()}/"
-        assert found(checks.http(gone, client=client)) == (FAILED, f"{gone}: ConnectError")
+        assert found(http(url, client=client)) == (OK, f"{url}: answered 200")
+        with closed_port() as port:
+            gone = f"http://127.0.0.1:{port}/"
+            assert found(http(gone, client=client)) == (FAILED, f"{gone}: ConnectError")
 
     async def main() -> None:
         async with httpx.AsyncClient(auth=("u", "p")) as client:
             health = Health(make_world(seed=1))
-            health.add("x", checks.http(url, client=client))
+            health.add("x", http(url, client=client), timeout=WAIT)
             await health.refresh()
             assert health.read("readiness").passing
 
@@ -151,17 +159,19 @@ def test_redis_with_both_clients() -> None:
         async def main() -> tuple[Status, str]:
             async with redis_asyncio.Redis(port=port, protocol=2, host="127.0.0.1") as client:
                 health = Health(make_world(seed=1))
-                health.add("x", checks.redis(client))
+                health.add("x", checks.redis(client), timeout=WAIT)
                 await health.refresh()
                 (result,) = health.read("readiness").results
                 return result.status, result.detail
 
         assert asyncio.run(main()) == (OK, f"redis 127.0.0.1:{port}/0")
-    gone = redis_client.Redis(port=closed_port(), host="127.0.0.1", password="secret")
-    status, told = found(checks.redis(gone))
-    assert status is FAILED
-    assert told.endswith("/0: ConnectionError")
-    gone.close()
+    with (
+        closed_port() as port,
+        redis_client.Redis(port=port, host="127.0.0.1", password="secret") as gone,
+    ):
+        status, told = found(checks.redis(gone))
+        assert status is FAILED
+        assert told.endswith("/0: ConnectionError")
 
 
 def test_the_machine_itself() -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ import pytest
 
 from outlast.detect import Members
 from outlast.detect.members_seal import key_text
-from tests.support.nodes import complaint, outlast, until
+from tests.support import nodes
+from tests.support.nodes import complaint, outlast
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
+WAIT = 60.0
+until = partial(nodes.until, within=WAIT)
+SILENCE = 3.0  # seconds, a little less than after which one that stands still is called dead
 
 
 class Agent:
@@ -57,7 +62,7 @@ class Agent:
         with suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
-        return self.process.wait(10)
+        return self.process.wait(WAIT)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +79,7 @@ def agents(tmp_path: Path) -> Iterator[list[Agent]]:
     for agent in made:
         if agent.process.poll() is None:
             agent.signal(signal.SIGKILL)
-        agent.process.wait(10)
+        agent.process.wait(WAIT)
 
 
 def a_group(agents: list[Agent], folder: Path, key: Path, count: int) -> None:
@@ -101,17 +106,20 @@ def test_five_processes_tell_killed_stopped_and_leaving_ones_apart(
     n1, n2, n3, n4, n5 = agents
 
     code, out, err = outlast(
-        "members", "list", "--address", n3.address, "--key-file", str(key), "--json"
-    )
+        "members", "list", "--address", n3.address, "--key-file", str(key), "--json",
+        timeout=WAIT,
+    )  # fmt: skip
     assert (code, err) == (0, "")
     view = json.loads(out)
     assert {(one["name"], one["state"]) for one in view["members"]} == {
         (f"n{number}", "alive") for number in range(1, 6)
     }
 
+    begun = time.monotonic()
     n2.signal(signal.SIGSTOP)
-    time.sleep(2.0)
+    until(lambda: any(one.of("MemberSuspected", "n2") for one in (n1, n3, n4, n5)), "suspicion")
     n2.signal(signal.SIGCONT)
+    stopped = time.monotonic() - begun
 
     n5.signal(signal.SIGKILL)
     for one in (n1, n2, n3, n4):
@@ -122,7 +130,8 @@ def test_five_processes_tell_killed_stopped_and_leaving_ones_apart(
     for one in (n1, n2, n3):
         until(lambda one=one: one.of("MemberLeft", "n4"), f"{one.name} saw n4 leave")  # type: ignore[misc]
         assert not one.of("MemberDead", "n4")
-        assert not one.of("MemberDead", "n2")
+        if stopped < SILENCE:  # else the machine had no time to continue it
+            assert not one.of("MemberDead", "n2")
 
 
 def test_without_the_key_nobody_is_let_in_or_told_anything(
@@ -137,6 +146,8 @@ def test_without_the_key_nobody_is_let_in_or_told_anything(
     dropped = until(lambda: agents[0].of("PacketDropped"), "n1 tells of it")
     assert dropped[0]["reason"] == "unknown key"
     assert not agents[0].of("MemberJoined", "odd")
-    code, out, err = outlast("members", "list", "--address", seed, "--key-file", str(other))
+    code, out, err = outlast(
+        "members", "list", "--address", seed, "--key-file", str(other), timeout=WAIT
+    )
     assert (code, out) == (2, "")
     assert "the same key" in complaint(err)

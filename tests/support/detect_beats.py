@@ -1,6 +1,7 @@
 """A sender of beats and an observer, as processes: ``python -m tests.support.detect_beats``.
 
-The observer prints one line of JSON per change, after the line with its port.
+The observer prints one line of JSON per change, after the line with its port; the sender one line
+whenever the machine has kept it from sending for longer than a quarter of a second.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from outlast.detect import (
     AccusationPostponed,
     Heartbeat,
     HeartbeatMonitor,
+    HeartbeatsMissed,
     LocalHealth,
     PeerSuspected,
 )
@@ -18,6 +20,11 @@ from outlast.host import default_world
 
 
 async def send(port: int) -> None:
+    def told(event: object) -> None:
+        if isinstance(event, HeartbeatsMissed) and event.late > 0.25:
+            print("late", flush=True)
+
+    default_world().events.subscribe(told)  # type: ignore[attr-defined]
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(
         asyncio.DatagramProtocol, remote_addr=("127.0.0.1", port)

@@ -85,7 +85,7 @@ class Instance:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(5)
+        self.process.wait(60)
 
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)

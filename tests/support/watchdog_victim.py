@@ -2,7 +2,8 @@
 
     python -m tests.support.watchdog_victim TROUBLE [--guard LOG] [--restart]
 
-It prints ``{"said": "begun", "at": …}`` when the trouble begins; all times are monotonic.
+It prints ``{"said": "begun", "at": …}`` when the trouble begins; all times are monotonic. Most
+troubles last until they were told: a busy machine takes its time.
 """
 
 import asyncio
@@ -30,6 +31,11 @@ from outlast.detect import (
 from outlast.kernel import Event, current_world
 
 SECONDS = 1.2
+LIMIT = 60.0
+TOLD_AFTER = dict.fromkeys(("sleep", "busy", "held_lock"), ("LoopRecovered",))
+
+begun = 0.0
+heard: set[str] = set()
 
 
 def say(what: str, /, **fields: Any) -> None:
@@ -39,68 +45,82 @@ def say(what: str, /, **fields: Any) -> None:
 
 def told(event: Event) -> None:
     say(type(event).__name__, **asdict(event))
+    heard.add(type(event).__name__)
+
+
+def lasts(*kinds: str, least: float = 0.0) -> bool:
+    """Whether ``least`` seconds are not over, or an event of one of ``kinds`` was not told."""
+    past = time.monotonic() - begun
+    return past < least or (past < LIMIT and not heard.issuperset(kinds))
+
+
+async def until_told(*kinds: str) -> None:
+    for _ in iter(lambda: lasts(*kinds), False):
+        await asyncio.sleep(0.05)
 
 
 async def sleep() -> None:
-    time.sleep(SECONDS)  # noqa: ASYNC251 - the trouble
+    while lasts("LoopStalled", least=SECONDS):
+        time.sleep(0.1)  # noqa: ASYNC251 - the trouble
 
 
 async def busy() -> None:
-    end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
+    while lasts("LoopStalled", least=SECONDS):
         pass
 
 
 async def regex() -> None:
     # One call of C that keeps the interpreter lock; each further letter doubles its time.
     for count in range(18, 40):
-        begun = time.monotonic()
-        if begun - regex_begun > 4 * SECONDS or re.match(r"(a|a)*$", "a" * count + "b"):
+        since = time.monotonic()
+        if since - begun > 4 * SECONDS or re.match(r"(a|a)*$", "a" * count + "b"):
             return
-        if time.monotonic() - begun > 0.8:
+        if time.monotonic() - since > 0.8:
             return
 
 
 async def held_lock() -> None:
     lock = threading.Lock()
     lock.acquire()
-    lock.acquire(timeout=SECONDS)
+    while lasts("LoopStalled", least=SECONDS):
+        lock.acquire(timeout=0.1)
 
 
 async def stopped() -> None:
-    await asyncio.sleep(SECONDS)  # whoever started us stops us meanwhile
+    await asyncio.to_thread(sys.stdin.read)  # whoever started us stops us, and ends this
 
 
 async def threads() -> None:
-    locks = threading.Lock(), threading.Lock()
+    locks, both = (threading.Lock(), threading.Lock()), threading.Barrier(2)
 
     def cross(first: threading.Lock, second: threading.Lock) -> None:
         with first:
-            time.sleep(0.1)
-            second.acquire(timeout=2 * SECONDS)
+            both.wait()
+            second.acquire(timeout=2 * LIMIT)
 
     for name, pair in (("cross-1", locks), ("cross-2", locks[::-1])):
         threading.Thread(target=cross, args=pair, name=name, daemon=True).start()
-    await asyncio.sleep(2 * SECONDS)
+    await until_told("ThreadsStuck")
 
 
 async def watched_threads() -> None:
-    locks = WatchedLock("orders"), WatchedLock("stock")
+    locks, both = (WatchedLock("orders"), WatchedLock("stock")), threading.Barrier(2)
 
     def cross(first: WatchedLock, second: WatchedLock) -> None:
         with first:
-            time.sleep(0.1)
-            second.acquire(timeout=SECONDS)
+            both.wait()
+            second.acquire(timeout=2 * LIMIT)
 
     for name, pair in (("cross-1", locks), ("cross-2", locks[::-1])):
         threading.Thread(target=cross, args=pair, name=name, daemon=True).start()
-    await asyncio.sleep(SECONDS)
+    await until_told("DeadlockFound")
 
 
 async def leak() -> None:
-    kept = []
-    for _ in range(45):
-        kept.append(b"x" * (1 << 20))  # written, so resident
+    kept: list[bytes] = []
+    while lasts("ResourceGrew"):
+        while len(kept) < min((time.monotonic() - begun) * 10, 400):  # 10 MB a second
+            kept.append(b"x" * 1_000_000)  # written, so resident
         await asyncio.sleep(0.1)
 
 
@@ -122,7 +142,7 @@ async def descriptors() -> None:
         while True:
             kept.append(open(os.devnull, "rb"))  # noqa: ASYNC230, SIM115 - the trouble
     except OSError:
-        await asyncio.sleep(1.5)
+        await until_told("ResourceNearLimit")
     for file in kept:
         file.close()
 
@@ -131,11 +151,8 @@ async def forever() -> None:
     time.sleep(60)  # noqa: ASYNC251 - until something ends us
 
 
-regex_begun = 0.0
-
-
 async def main(trouble: str, arguments: list[str]) -> None:
-    global regex_begun  # noqa: PLW0603
+    global begun  # noqa: PLW0603
     current_world().events.subscribe(told)  # type: ignore[attr-defined]
     guard = None
     if "--guard" in arguments:
@@ -150,11 +167,13 @@ async def main(trouble: str, arguments: list[str]) -> None:
     )
     async with watchdogs:
         await asyncio.sleep(0.4)
+        heard.clear()
         say("begun", guard=None if guard is None else guard.pid)
-        regex_begun = time.monotonic()
+        begun = time.monotonic()
         await globals()[trouble]()
         say("over")
         await asyncio.sleep(0.4)
+        await until_told(*TOLD_AFTER.get(trouble, ()))
 
 
 if __name__ == "__main__":

@@ -421,3 +421,43 @@ def test_a_program_of_threads_may_begin_by_hand() -> None:
     finally:
         unsubscribe()
     assert [type(event) for event in events] == [DrainStarted, DrainEnded]
+
+
+def test_a_signal_is_not_handed_on_after_the_block_was_left() -> None:
+    left, places = threading.Event(), list[str]()
+    place = "before"
+
+    class Slow(threading.Event):
+        """Who sets it is held up until the block was left, as a busy machine may do."""
+
+        def set(self) -> None:
+            super().set()
+            left.wait(30)
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: places.append(place))
+    try:
+        with Drain(delay=0, within=5, signals=(signal.SIGUSR1,)) as drain:
+            place, driver = "inside", drain._driver
+            driver.ended = ended = Slow()  # type: ignore[union-attr, assignment]
+            signal.raise_signal(signal.SIGUSR1)
+            while not threading.Event.wait(ended, 0.01):
+                pass
+        place = "outside"
+        left.set()
+        driver._thread.join(30)  # type: ignore[union-attr]
+    finally:
+        left.set()
+        signal.signal(signal.SIGUSR1, before)
+    assert places == ["inside"]
+
+
+def test_a_drain_that_ends_while_the_block_is_left_hands_nothing_on() -> None:
+    places: list[str] = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: places.append("handed on"))
+    try:
+        with Drain(delay=0, within=5, signals=(signal.SIGUSR1,)) as drain:
+            driver: Any = drain._driver
+        driver._hand_on(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert places == []

@@ -201,8 +201,10 @@ class Drain:
     def _exit(self) -> None:
         driver = self._driver
         if driver is not None:
-            self._restore(driver)
-            driver.stop()
+            try:
+                driver.stop()  # first: no signal is handed on to a handler that is not ours
+            finally:
+                self._restore(driver)
 
     def _restore(self, driver: "_LoopDriver | _ThreadDriver") -> None:
         while self._before:
@@ -370,6 +372,7 @@ class _ThreadDriver:
     def __init__(self, drain: Drain, world: World) -> None:
         self._drain, self._world = drain, world
         self._gate = threading.Lock()
+        self._leaving = threading.Lock()
         self._over = False
         self._thread = threading.Thread(target=self._run, name="outlast-drain", daemon=True)
         self.ended = threading.Event()
@@ -388,7 +391,8 @@ class _ThreadDriver:
         self._thread.start()
 
     def stop(self) -> None:
-        self._over = True
+        with self._leaving:
+            self._over = True
         self.wake()
 
     def wake(self) -> None:
@@ -401,11 +405,15 @@ class _ThreadDriver:
         finally:
             drain = self._drain
             if drain.phase == "ended":
-                number, waiting = drain._signal, drain._waiting
-                self.ended.set()
-                if number is not None and not waiting:
-                    # To the main thread, whatever it waits for: our own handler hands it on.
-                    signal.pthread_kill(threading.main_thread().ident or 0, number)
+                if drain._signal is not None and not drain._waiting:
+                    self._hand_on(drain._signal)
+                self.ended.set()  # only now: who waits for it leaves the block
+
+    def _hand_on(self, number: int) -> None:
+        """Send the signal on to the main thread, whatever it waits for, while we have it."""
+        with self._leaving:  # else the handler before could get it, which is mostly death
+            if not self._over:
+                signal.pthread_kill(threading.main_thread().ident or 0, number)
 
     def _advance(self) -> None:
         drain, world = self._drain, self._world

@@ -198,9 +198,12 @@ def _setpriv() -> str:
     found = shutil.which("setpriv")
     if found is None:
         return ""
-    shown = subprocess.run(  # noqa: S603 - a fixed command
-        [found, "--help"], capture_output=True, check=False, timeout=5
-    )
+    try:
+        shown = subprocess.run(  # noqa: S603 - a fixed command
+            [found, "--help"], capture_output=True, check=False, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):  # a busy machine: it is not worth a wait
+        return ""
     return found if b"--pdeathsig" in shown.stdout else ""
 
 

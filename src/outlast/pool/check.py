@@ -218,7 +218,9 @@ class Checker:
                 self._hanging.discard(address)
                 self._lanes.append(lane)
 
-        reason = await self._world.offload.run(lane, call)
+        # Shielded: a call that was cancelled while it waits for its thread would never be made,
+        # and would give nothing back.
+        reason = await asyncio.shield(self._world.offload.run(lane, call))
         if reason is not None:
             raise _WrongError(reason)
         return True
