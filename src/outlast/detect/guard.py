@@ -262,7 +262,8 @@ class Guard(Watchdog):
                 child.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 child.kill()
-                child.wait(_STOP_SECONDS)
+                with suppress(subprocess.TimeoutExpired):  # it is reaped by a later wait
+                    child.wait(_STOP_SECONDS)
         if self._pad is not None and self._signal is not None:
             self._pad.unregister(self._signal)
         self._release()
