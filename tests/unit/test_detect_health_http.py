@@ -2,7 +2,15 @@
 
 import pytest
 
-from outlast.detect.core.health_http import Refusal, Request, parse, refuse, render
+from outlast.detect.core.health_http import (
+    Refusal,
+    Request,
+    Then,
+    converse,
+    parse,
+    refuse,
+    render,
+)
 from outlast.detect.core.health_text import NO_PAGE, Answer, Asked
 
 LIMIT = 1000
@@ -104,3 +112,64 @@ def test_each_refusal_can_be_sent(status: int) -> None:
 
 def test_the_missing_page_says_its_length() -> None:
     assert int(dict(NO_PAGE.headers)["content-length"]) == len(NO_PAGE.body)
+
+
+# --- conversations ---------------------------------------------------------------------------
+
+
+def told(asked: Asked) -> Answer:
+    return Answer(200, (), asked.path.encode() + b";")
+
+
+def say(raw: bytearray) -> tuple[list[bytes], Then]:
+    """What is said to ``raw``: the body of each answer; of what is refused, its first line."""
+    said, then = converse(raw, LIMIT, told, 0)
+    pieces = said.split(b"HTTP/1.1 ")[1:]
+    bodies = [one.partition(b"\r\n\r\n")[2] for one in pieces if one.startswith(b"200")]
+    return bodies + [one.partition(b"\r\n")[0] for one in pieces if one[:3] != b"200"], then
+
+
+def test_requests_that_came_together_are_answered_in_order_and_the_rest_is_kept() -> None:
+    one, two = (request("Host: x", first=f"GET /{name} HTTP/1.1") for name in ("one", "two"))
+    raw = bytearray(one + two + b"GET /three")
+    assert say(raw) == ([b"/one;", b"/two;"], Then.WAIT)
+    assert raw == b"GET /three"
+    raw += b" HTTP/1.1\r\nHost: x\r\n\r\n"
+    assert say(raw) == ([b"/three;"], Then.WAIT)
+
+
+def test_nothing_is_said_before_a_request_is_whole() -> None:
+    raw = bytearray(request("Host: x")[:-1])
+    assert say(raw) == ([], Then.WAIT)
+    assert raw == request("Host: x")[:-1]
+
+
+def test_what_comes_after_a_last_request_is_not_answered() -> None:
+    last = request("Host: x", "Connection: close", first="GET /last HTTP/1.1")
+    assert say(bytearray(last + request("Host: x"))) == ([b"/last;"], Then.CLOSE)
+
+
+def test_after_an_announced_body_and_after_a_refusal_the_rest_is_drained() -> None:
+    posted = request("Host: x", "Content-Length: 9", first="POST /post HTTP/1.1")
+    assert say(bytearray(posted + b"GET / HTT")) == ([b"/post;"], Then.DRAIN)
+    refused = request("Host: x") + b"NO\r\n\r\n"
+    assert say(bytearray(refused)) == ([b"/readyz;", b"400 Bad Request"], Then.DRAIN)
+
+
+@pytest.mark.parametrize(("asked", "then"), [(16, Then.WAIT), (17, Then.CLOSE)])
+def test_so_many_requests_at_once_are_answered_and_one_more_is_the_end(
+    asked: int, then: Then
+) -> None:
+    assert say(bytearray(request("Host: x") * asked)) == ([b"/readyz;"] * 16, then)
+
+
+def test_only_short_requests_are_remembered() -> None:
+    from outlast.detect.core.health_http import _known
+
+    before = _known.cache_info()
+    for number in range(100):
+        parse(request("Host: x", f"X: {number}" + "y" * 1100), 4096)
+    assert _known.cache_info() == before
+    for number in range(100):
+        parse(request("Host: x", f"X: {number}"), LIMIT)
+    assert _known.cache_info().currsize == before.maxsize

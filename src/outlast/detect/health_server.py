@@ -1,20 +1,17 @@
 """Health over HTTP from a thread of its own: it answers while the application cannot.
 
 A health page that shares the application's loop answers nothing when that loop is blocked, and
-one that shares its thread pool hangs with a hung dependency. This server has a thread, a loop
-and a port of its own, and only reads what the checks left. Nothing can prove more from inside:
-C code that holds the interpreter's lock stops this thread, too.
+one that shares its thread pool hangs with a hung dependency. This server has a thread and a port
+of its own, and only reads what the checks left. Nothing can prove more from inside: C code that
+holds the interpreter's lock stops this thread, too.
 """
 
-import asyncio
 import socket
 import threading
-from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from outlast.detect.core.health_http import Request, parse, refuse, render
-from outlast.detect.core.health_text import NO_PAGE, Answer, answer
+from outlast.detect.health_thread import HealthThread, Limits
 from outlast.kernel import ConfigError, World, current_world
 
 if TYPE_CHECKING:
@@ -23,14 +20,12 @@ if TYPE_CHECKING:
 _START_SECONDS: Final = 10.0
 _STOP_SECONDS: Final = 2.0
 _BACKLOG: Final = 128
-_PIPELINED_MAX: Final = 16
-_DISCARDED_MAX: Final = 1 << 16
 
 
 class HealthServer:
     """Serves the pages of :func:`outlast.detect.health_app` on a port of its own.
 
-    One daemon thread with an event loop; a probe starts no other. Requests are read by ``h11``
+    One daemon thread; a probe starts no other. Requests are read by ``h11``
     (extra ``health``). Usable as a context manager. ``start``, ``stop`` and the properties may be
     called from any thread; after a fork, the child has no server: start one there. Not for the
     simulator, where :func:`health_app` is served on the loop instead.
@@ -77,10 +72,10 @@ class HealthServer:
             raise ConfigError(message)
         self._health = health
         self._details = details
-        self._limits = (connections, header_bytes, idle)
+        self._limits = Limits(connections, header_bytes, idle)
         self._world = world
         self._lock = threading.Lock()
-        self._thread: _Thread | None = None
+        self._thread: HealthThread | None = None
 
     def __repr__(self) -> str:
         """Show where it serves."""
@@ -131,12 +126,17 @@ class HealthServer:
                 return self
             listening = self._listen()
             try:
-                thread = self._thread = _Thread(self._site(), listening)
-                self._port = listening.getsockname()[1]
-                thread.start()
+                port = listening.getsockname()[1]
+                thread = self._make(listening)
             except BaseException:
                 listening.close()
                 raise
+            try:
+                thread.start()
+            except BaseException:  # no thread to be had, for one
+                thread.close()
+                raise
+            self._thread, self._port = thread, port
             thread.ready.wait(_START_SECONDS)
             if not thread.is_alive():
                 raise RuntimeError(f"{self!r} ended while it started: its thread said why")
@@ -161,9 +161,9 @@ class HealthServer:
         family, address = found[0][0], found[0][4]
         return socket.create_server(address, family=family, backlog=_BACKLOG)
 
-    def _site(self) -> "_Site":
-        world = self._world or current_world()
-        return _Site(self._health, self._details, world, self._limits)
+    def _make(self, listening: socket.socket) -> HealthThread:
+        clock = (self._world or current_world()).clock
+        return HealthThread(self._health.read, self._details, clock, self._limits, listening)
 
 
 def serve(health: "Health", address: str = ":9090", **settings: Any) -> HealthServer:
@@ -185,136 +185,3 @@ def _read_address(text: str) -> tuple[str, int]:
     if not (port.isascii() and port.isdigit()) or int(port[:6]) > 65_535:
         raise ConfigError(f"HealthServer: address is {text!r}; a port is 0 to 65535")
     return host or "127.0.0.1", int(port)
-
-
-class _Thread(threading.Thread):
-    """Runs the server; on a plain loop, whatever policy the application has set."""
-
-    def __init__(self, site: "_Site", listening: socket.socket) -> None:
-        super().__init__(name="outlast-health-server", daemon=True)
-        self._site, self._listening = site, listening
-        self._loop = asyncio.SelectorEventLoop()
-        self._over = asyncio.Event()
-        self.ready = threading.Event()
-
-    def run(self) -> None:
-        """Serve until :meth:`end`."""
-        try:
-            self._loop.run_until_complete(self._main())
-        finally:
-            self.ready.set()
-            self._listening.close()
-            self._loop.close()
-
-    def end(self) -> None:
-        """Ask it to end; from any thread."""
-        with suppress(RuntimeError):  # it has
-            self._loop.call_soon_threadsafe(self._over.set)
-
-    async def _main(self) -> None:
-        site = self._site
-        listener = await self._loop.create_server(lambda: _Probe(site), sock=self._listening)
-        self.ready.set()
-        await self._over.wait()
-        listener.close()
-        for probe in tuple(site.probes):
-            probe.abort()
-        await listener.wait_closed()
-
-
-class _Site:
-    """What all connections share."""
-
-    def __init__(
-        self,
-        health: "Health",
-        details: bool,
-        world: World,
-        limits: tuple[int, int, float],
-    ) -> None:
-        self.clock = world.clock
-        self._connections, self.header_bytes, self.idle = limits
-        self.probes: dict[_Probe, None] = {}  # who has waited longest comes first
-        self._read, self._details = health.read, details
-
-    def enter(self, probe: "_Probe") -> None:
-        """Note a connection, or that it was answered; above the limit the oldest goes."""
-        self.probes.pop(probe, None)
-        self.probes[probe] = None
-        if len(self.probes) > self._connections:
-            next(iter(self.probes)).abort()
-
-    def leave(self, probe: "_Probe") -> None:
-        self.probes.pop(probe, None)
-
-    def answer(self, request: Request, wall_ns: int) -> Answer:
-        return answer(self._read, request.asked, wall_ns, details=self._details) or NO_PAGE
-
-
-class _Probe(asyncio.Protocol):
-    """One connection."""
-
-    def __init__(self, site: _Site) -> None:
-        self._site = site
-        self._raw = bytearray()
-        self._discarded: int | None = None
-        self._transport: Any = None
-        self._late: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-        self._answered()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._site.leave(self)
-        if self._late is not None:
-            self._late.cancel()
-
-    def abort(self) -> None:
-        """Close now."""
-        self._site.leave(self)
-        self._transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        if self._discarded is not None:
-            self._discarded += len(data)
-            if self._discarded > _DISCARDED_MAX:
-                self.abort()
-            return
-        self._raw += data
-        for _ in range(_PIPELINED_MAX):
-            found = parse(self._raw, self._site.header_bytes)
-            if found is None:
-                return
-            wall_ns = self._site.clock.wall_ns()
-            if not isinstance(found, Request):
-                self._last(render(refuse(found), wall_ns, keep=False))
-                return
-            del self._raw[: found.size]
-            response = render(self._site.answer(found, wall_ns), wall_ns, keep=found.keep)
-            if not found.keep:
-                self._last(response, close=not found.body)
-                return
-            self._transport.write(response)
-            self._answered()
-        self.abort()  # nobody asks so much at once
-
-    def pause_writing(self) -> None:
-        """Close: it asks and does not read."""
-        self.abort()
-
-    def _answered(self) -> None:
-        self._site.enter(self)
-        if self._late is not None:
-            self._late.cancel()
-        loop = asyncio.get_running_loop()
-        self._late = loop.call_later(self._site.idle, self.abort)
-
-    def _last(self, response: bytes, *, close: bool = False) -> None:
-        """Send the last response. What still comes is read, lest the response be reset away."""
-        self._discarded = 0
-        self._transport.write(response)
-        if close:
-            self._transport.close()
-        else:
-            self._transport.write_eof()

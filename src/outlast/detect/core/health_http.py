@@ -6,7 +6,9 @@ is refused, and what announces a body is answered and then closed, so that nothi
 taken for the next request (RFC 9112, 9.3 and 11.2).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import lru_cache
 from typing import Final
 
@@ -21,6 +23,9 @@ _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = (
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 )  # fmt: skip
+_PIPELINED_MAX: Final = 16
+_KNOWN_MAX: Final = 32
+_KNOWN_BYTES_MAX: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +52,59 @@ class Refusal:
     status: int
 
 
+class Then(Enum):
+    """What becomes of a connection once everything said on it was sent."""
+
+    WAIT = auto()
+    """More is awaited."""
+    CLOSE = auto()
+    """It is closed."""
+    DRAIN = auto()
+    """The end is sent, and what still comes is read to nowhere: closed at once, a connection
+    with bytes unread is reset, and the reset overtakes the answer."""
+
+
+def converse(
+    raw: bytearray, limit: int, answer: Callable[[Asked], Answer], wall_ns: int
+) -> tuple[bytes, Then]:
+    """Take the requests that ``raw`` begins with out of it; return what to say, and what then.
+
+    Args:
+        raw: What has come and was not taken yet; what is no whole request stays in it.
+        limit: The longest request, in bytes.
+        answer: Answers one.
+        wall_ns: Now, in nanoseconds since 1970.
+    """
+    said = b""
+    for _ in range(_PIPELINED_MAX):
+        found = parse(raw, limit)
+        if found is None:
+            return said, Then.WAIT
+        if isinstance(found, Refusal):
+            return said + render(refuse(found), wall_ns, keep=False), Then.DRAIN
+        del raw[: found.size]
+        said += render(answer(found.asked), wall_ns, keep=found.keep)
+        if not found.keep:
+            return said, Then.DRAIN if found.body else Then.CLOSE
+    return said, Then.CLOSE if raw else Then.WAIT  # nobody asks so much at once
+
+
 def parse(raw: bytes | bytearray, limit: int) -> Request | Refusal | None:
     """Read one request from the beginning of ``raw``; ``None`` if it is not whole yet.
+
+    Probes ask the same again and again: what short texts mean is known from the last time.
 
     Args:
         raw: What has come so far.
         limit: The longest request, in bytes.
     """
+    given = bytes(raw)
+    return (_known if len(given) <= _KNOWN_BYTES_MAX else _parse)(given, limit)
+
+
+def _parse(given: bytes, limit: int) -> Request | Refusal | None:
     import h11
 
-    given = bytes(raw)
     if not given:
         return None  # to h11 it would be the end of the connection
     reading = h11.Connection(h11.SERVER, max_incomplete_event_size=limit)
@@ -92,6 +140,9 @@ def parse(raw: bytes | bytearray, limit: int) -> Request | Refusal | None:
         keep=reading.their_state is h11.DONE and event.http_version == b"1.1",
         body=not isinstance(body, h11.EndOfMessage),
     )
+
+
+_known: Final = lru_cache(maxsize=_KNOWN_MAX)(_parse)
 
 
 def _path(target: bytes) -> str | None:
