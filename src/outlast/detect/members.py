@@ -135,11 +135,13 @@ class Members:
     async def start(self) -> None:
         """Listen, and join: returns when a seed has answered, or none does.
 
-        It goes on asking then, and emits :class:`~outlast.detect.SeedsUnanswered`.
+        It goes on asking then, and emits :class:`~outlast.detect.SeedsUnanswered`. Cancellation
+        closes.
 
         Raises:
             OSError: Definite. The port is in use, the address not ours, or a name not found.
-            ConfigError: Definite. It was started before, or the metadata is too long.
+            ConfigError: Definite. It was started before, the metadata is too long, or it was
+                closed meanwhile.
         """
         if self._state != "new":
             raise ConfigError(f"Members {self.name} was started before; make a new one")
@@ -154,14 +156,17 @@ class Members:
             port = self._advertise.port or driver.net.port
             self.address = await resolve(self._advertise.host, port)
             seeds = await _resolved(self._seeds)
+            self._check_open()
             driver.node = _make_node(self, self._metadata, world)
+            watch(self)
+            join = driver.expect(seeds, self.address)
+            driver.feed(api.Started(seeds))
+            answered = join is None or await driver.joined(join, self._join_timeout)
+            self._check_open()
         except BaseException:
             await self.close()
             raise
-        watch(self)
-        join = driver.expect(seeds, self.address)
-        driver.feed(api.Started(seeds))
-        if join is not None and not await driver.joined(join, self._join_timeout):
+        if not answered:
             after = self._join_timeout
             driver.tell(SeedsUnanswered(node=self.name, seeds=seeds, after=after))
 
@@ -182,7 +187,7 @@ class Members:
             raise DeadlineError(f"Members {self.name}: none of {', '.join(found)} has answered")
 
     async def leave(self) -> None:
-        """Say good-bye, so that nobody suspects it, and close. A second time does nothing.
+        """Say good-bye, so that nobody suspects it, and close. A second time only waits.
 
         Waits for a few to acknowledge, at most ``leave_timeout`` of the settings and a bit.
         Cancellation closes at once.
@@ -192,18 +197,22 @@ class Members:
             if self._state == "running" and driver is not None and driver.node is not None:
                 self._state = "leaving"
                 driver.feed(api.Leave())
+            if self._state == "leaving" and driver is not None:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self.settings.leave_timeout + 1.0):
-                        await driver.left
+                        # Shielded: it may be awaited twice, and cancelled once.
+                        await asyncio.shield(driver.left)
         finally:
             await self.close()
 
     async def close(self) -> None:
         """Close without a word: the others will find out. A second time does nothing."""
         self._state = "closed"
-        if self._driver is not None:
-            await self._driver.close()
-        self._audience.end()
+        try:
+            if self._driver is not None:
+                await self._driver.close()
+        finally:
+            self._audience.end()
 
     async def __aenter__(self) -> Self:
         """Start; see :meth:`start`."""
@@ -291,6 +300,10 @@ class Members:
 
     def _core(self) -> "SwimNode | None":
         return None if self._driver is None else self._driver.node
+
+    def _check_open(self) -> None:
+        if self._state not in ("running", "leaving"):
+            raise ConfigError(f"Members {self.name} was closed while it started")
 
     def _running(self) -> Driver:
         driver = self._driver

@@ -168,7 +168,16 @@ class Driver:
         self.feed(api.TimerFired())
 
     def _judge_self(self, now_ns: int) -> None:
-        allowed, score = self._local.may_accuse(now_ns), self._local.score
+        try:
+            allowed, score = self._local.may_accuse(now_ns), self._local.score
+        except Exception as error:
+            self._local = self._own_pauses
+            allowed, score = self._local.may_accuse(now_ns), self._local.score
+            context: dict[str, Any] = {
+                "message": f"local of Members {self.name} raised, and is not asked again",
+                "exception": error,
+            }
+            asyncio.get_running_loop().call_exception_handler(context)
         was_allowed, was_score = self._fit
         if allowed != was_allowed:
             self._fit = (allowed, was_score)

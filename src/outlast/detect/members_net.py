@@ -188,7 +188,8 @@ class Net:
     def _address(self, target: str) -> tuple[str, int] | None:
         """Return the socket address of ``host:port``, ``None`` for what is none.
 
-        Only numbers are dialled: what members say of each other must not look up names.
+        Only numbers are dialled: what members say of each other must not look up names. The
+        zone of an IPv6 address is one, means nothing to others, and may be what no socket takes.
         """
         known = self._known
         if target in known:
@@ -198,7 +199,7 @@ class Net:
         try:
             address = parse_address(target)
             ip_address(address.host)
-            if address.port:
+            if address.port and "%" not in address.host:
                 found = address.host, address.port
         except ValueError:
             pass

@@ -45,8 +45,11 @@ async def ask(
             writer.write(_framed(question))
             await writer.drain()
             answer = await _read(reader)
-        finally:
-            writer.close()
+        except BaseException:
+            # Closing would wait until the peer has read everything, which it may never do.
+            writer.transport.abort()
+            raise
+        writer.close()
     return seal.open(_ANSWERS[purpose], answer, bound=question[-_BOUND:])
 
 
@@ -99,18 +102,29 @@ class Listener:
         Raises:
             OSError: The address is in use, or not ours.
         """
-        self._server = await asyncio.start_server(self._serve, host, port, backlog=128)
+        server = self._server = await asyncio.start_server(
+            self._serve, host, port, backlog=128, start_serving=False
+        )
+        try:
+            await server.start_serving()
+        except BaseException:
+            # Cancelled while asyncio listens already; with nobody to close it, it would for ever.
+            self._server = None
+            server.close()
+            raise
         found: int = self._server.sockets[0].getsockname()[1]
         return found
 
     async def close(self) -> None:
         """Stop listening, and end what is under way."""
         server, self._server = self._server, None
-        if server is not None:
-            await close_server(server)
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
+        try:
+            if server is not None:
+                await close_server(server)
+        finally:
+            tasks = list(self._tasks)
+            for task in tasks:
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -39,7 +39,11 @@ async def close_server(server: asyncio.Server) -> None:
     if isinstance(loop, asyncio.SelectorEventLoop):  # others take connections in another way
         for listening in server.sockets:
             loop.remove_reader(listening.fileno())
-        await asyncio.sleep(0)
+        try:
+            await asyncio.sleep(0)
+        finally:
+            server.close()
+        return
     server.close()
 
 
@@ -113,5 +117,12 @@ class HostNetwork:
             ssl_handshake_timeout=None if tls is None else TLS_HANDSHAKE_SECONDS,
             reuse_address=True,
             backlog=1024,
+            start_serving=False,
         )
+        try:
+            await server.start_serving()
+        except BaseException:
+            # Cancelled while asyncio listens already; with nobody to close it, it would for ever.
+            server.close()
+            raise
         return HostListener(server)

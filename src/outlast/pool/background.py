@@ -59,15 +59,22 @@ class Background:
         """Begin on a thread of its own."""
         from outlast.host.portal import Portal
 
-        self._portal = Portal(f"outlast-pool-{self._pool.name}")
-        self._portal.call(self.start)
+        portal = self._portal = Portal(f"outlast-pool-{self._pool.name}")
+        try:
+            portal.call(self.start)
+        except BaseException:
+            self._portal = None
+            portal.close()
+            raise
 
     def stop_thread(self) -> None:
         """End all of it, and the thread."""
         portal, self._portal = self._portal, None
         if portal is not None:
-            portal.call(self.stop)
-            portal.close()
+            try:
+                portal.call(self.stop)
+            finally:
+                portal.close()
 
     # --- looking up -----------------------------------------------------------------------------
 
@@ -76,10 +83,17 @@ class Background:
             try:
                 await self._pool.source.follow(self._world, self._told)
             except Exception as error:
-                self._told(error)
-                await self._world.timers.sleep(_FIRST)
+                failed = error
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # What the source waited for was cancelled, and not the source.
+                failed = RuntimeError(f"CancelledError: {error}")
             else:
                 return  # what it has told last stays
+            self._told(failed)
+            await self._world.timers.sleep(_FIRST)
 
     def _told(self, answer: Found | Exception) -> None:
         """Take an answer of the source. One that names nobody is none."""

@@ -9,6 +9,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 from outlast.kernel import ConfigError, World
 from outlast.pool.core.instance import Found, Instance, found_of, instances_of
@@ -126,7 +127,11 @@ class Streamed:
         """Tell each list as it comes."""
         try:
             async for one in self._stream:
-                told(found_of(one, self._most))
+                try:
+                    found: Found | Exception = found_of(one, self._most)
+                except Exception as error:
+                    found = error  # the next list may be right
+                told(found)
         except Exception as error:
             told(error)
 
@@ -268,9 +273,13 @@ class Membership:
         if self._scheme and "://" not in said:
             said = f"{self._scheme}://{said}"
         try:
+            if "://" in said:
+                url = urlsplit(said)
+                if url.hostname is None or url.port == 0:
+                    return None
             weight = float(metadata.get("weight", 1.0))
             return Instance(said, weight, zone=str(metadata.get("zone", ""))[:_VALUE_MAX])
-        except ValueError:
+        except (ValueError, TypeError, OverflowError):  # no URL, or no number
             return None
 
     def describe(self) -> str:

@@ -234,10 +234,14 @@ class Pool:
         now_ns = world.clock.monotonic_ns()
         until_ns = now_ns if endpoint.answered_ns is None else endpoint.answered_ns
         verdict: Verdict = "ok"
+        raised: Exception | None = None
         if endpoint.lie:
             verdict = "lied"
         elif error is not None:
-            verdict = self._judge(error, now_ns)
+            try:
+                verdict = self._judge(error, now_ns)
+            except Exception as wrong:  # of blame=: told once the call's place is given back
+                verdict, raised = "ours", wrong
         with self._lock:
             core = self._core or self._begun_locked(world, now_ns)
             core.done(endpoint.picked, verdict, until_ns - endpoint.begun_ns, now_ns)
@@ -246,6 +250,8 @@ class Pool:
                 core.events = []
         for event in told:
             world.events.emit(event)
+        if raised is not None:
+            raise raised
 
     def now_ns(self) -> int:
         """Return the monotonic time of the pool's world."""
@@ -274,7 +280,12 @@ class Pool:
 
     async def __aenter__(self) -> Self:
         """Begin to look up and check instances; waits for the first list, 5 seconds at most."""
-        await self._running().start()
+        background = self._running()
+        try:
+            await background.start()
+        except BaseException:
+            self._background = None
+            raise
         self._idle = False
         return self
 
@@ -292,7 +303,12 @@ class Pool:
 
     def __enter__(self) -> Self:
         """As ``async with``, on a thread of the pool's own."""
-        self._running().start_thread()
+        background = self._running()
+        try:
+            background.start_thread()
+        except BaseException:
+            self._background = None
+            raise
         self._idle = False
         return self
 

@@ -154,7 +154,9 @@ class Member:
 
     def owed(self, now_ns: int) -> int:
         """Return the debt that is left."""
-        return self.debt >> min(64, (now_ns - self.owed_ns) // NS) if self.debt else 0
+        if not self.debt:
+            return 0
+        return self.debt >> min(64, max(0, now_ns - self.owed_ns) // NS)
 
     def load(self, now_ns: int) -> float:
         """Return its calls in flight for its share."""
@@ -168,8 +170,12 @@ class Member:
         waiting = self.in_flight + self.owed(now_ns)
         if not self.measured:
             return waiting * 1e18
-        faded = self.ewma_ns * math.exp((self.ewma_at_ns - now_ns) / decay_ns)
+        faded = self.ewma_ns * self._kept(now_ns, decay_ns)
         return (faded + 1.0) * (waiting + 1) / self.share
+
+    def _kept(self, now_ns: int, decay_ns: float) -> float:
+        """Return the share of the average that is left; all of it for a clock read before."""
+        return math.exp(min(0, self.ewma_at_ns - now_ns) / decay_ns)
 
     def observe(self, latency_ns: int, now_ns: int, decay_ns: float, *, only_up: bool) -> None:
         """Move the average: at once if it goes up, slowly down, and not down if ``only_up``."""
@@ -179,7 +185,7 @@ class Member:
         elif only_up:
             return
         else:
-            keep = math.exp((self.ewma_at_ns - now_ns) / decay_ns)
+            keep = self._kept(now_ns, decay_ns)
             self.ewma_ns = before * keep + latency_ns * (1 - keep)
         self.ewma_at_ns = now_ns
         self.measured = True

@@ -14,6 +14,8 @@ from outlast.detect.membership_events import NameConflict
 
 JUMP_MAX: Final = 1 << 20
 """How far an incarnation may run ahead at once; an honest one grows by a few a minute."""
+_LEARNT_MAX: Final = wire.INCARNATION_MAX // 2
+"""How high an incarnation is taken over in a join: there is room above it for any life."""
 _CONFLICT_NS: Final = 10_000_000_000
 
 
@@ -39,12 +41,16 @@ class Identity:
         context.view.adjust(1)
         self._object(incarnation)
 
-    def on_namesake(self, news: wire.AliveNews, gone: bool = False) -> None:
+    def on_namesake(
+        self, news: wire.AliveNews, gone: bool = False, exchanged: bool = False
+    ) -> None:
         """There is somebody of this name: this process, an earlier one, or another one.
 
         Args:
             news: What is said of it.
             gone: Others hold it for dead, or it has left.
+            exchanged: Said in a full exchange. While it joins, this process then takes over
+                however much an earlier one had counted.
         """
         context = self._context
         if news.session == context.session or context.leaving:
@@ -54,9 +60,10 @@ class Identity:
                 self.tell_conflict(news.name, news.address, context.address)
             if self.accepted:
                 return
-        if news.incarnation >= context.incarnation and not self.jumps(
-            context.incarnation, news.incarnation, news.address
-        ):
+        if news.incarnation < context.incarnation:
+            return
+        learns = exchanged and not self.accepted and news.incarnation <= _LEARNT_MAX
+        if learns or not self.jumps(context.incarnation, news.incarnation, news.address):
             self.reborn = True
             self._object(news.incarnation)
 

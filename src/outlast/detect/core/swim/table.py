@@ -452,13 +452,15 @@ class Table:
         return suspicion.deadline_ns(settings, self.alive, spread, now)
 
     def _heeded(self, accusation: Accusation, name: str) -> bool:
-        """Nobody accuses itself, and who is removed accuses nobody."""
+        """Nobody accuses itself, who is removed accuses nobody, nor does who cannot be."""
+        if len(accusation.by.encode()) > wire.NAME_BYTES_MAX:
+            return False
         accuser = self.peers.get(accusation.by)
         return accusation.by != name and (accuser is None or not accuser.gone)
 
     def _on_own_entry(self, entry: wire.Entry, source: str) -> None:
         if entry.session != self._context.session:
-            self.identity.on_namesake(alive_news(entry), gone=entry.state >= 2)
+            self.identity.on_namesake(alive_news(entry), gone=entry.state >= 2, exchanged=True)
         elif entry.state:
             self.identity.claimed(entry.incarnation, source)
 

@@ -15,6 +15,7 @@ VERSION: Final = 1
 PACKET_BYTES_MAX: Final = 1200
 STREAM_BYTES_MAX: Final = (1 << 20) - 1024  # what seals it fits into a mebibyte, too
 METADATA_BYTES_MAX: Final = 512
+NAME_BYTES_MAX: Final = 64
 INCARNATION_MAX: Final = 1 << 48
 UPDATES_MAX: Final = 128
 ACCUSATIONS_MAX: Final = 8
