@@ -4,6 +4,12 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is. A hang is found by pytest's limit.
+settings.register_profile("outlast", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+if settings.get_current_profile_name() == "default":  # else somebody has chosen another
+    settings.load_profile("outlast")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,6 +10,8 @@ from outlast.check import MODELS, Model, check, history_of, parse_lines
 from outlast.testing.histories import plant, simulate
 from tests.support.check_brute import has_order, small_history
 
+pytestmark = pytest.mark.timeout(120)
+
 SEARCHED = ("register", "kv", "set", "counter", "queue", "append")
 
 

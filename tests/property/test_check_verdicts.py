@@ -23,6 +23,8 @@ from tests.support.check_brute import (
     small_history,
 )
 
+pytestmark = pytest.mark.timeout(120)
+
 READS = ("read", "get", "dequeue")
 
 

@@ -1,11 +1,14 @@
 """Whatever faults come and go, a stream through the proxy stays a stream."""
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from outlast.inject.core.linkfault import Lane, LinkFault
 from tests.support.inject_fake import FakeLab
+
+pytestmark = pytest.mark.timeout(120)
 
 MS = 1_000_000
 CHUNK = 300

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -19,6 +20,8 @@ from outlast.kernel import Prng
 from outlast.protect.core.breaker import CLOSED, BreakerCore, Change, Probe, Refused, Round
 from outlast.protect.core.breaker_rules import Rules, read_rules
 from outlast.protect.core.window import CountWindow, TimeWindow
+
+pytestmark = pytest.mark.timeout(120)
 
 NS = 1_000_000_000
 FAILED, SLOW, SLOWLY_FAILED, GOOD = "failed", "slow", "slowly failed", "good"

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
@@ -28,6 +29,8 @@ from outlast.protect import (
 )
 from outlast.protect.deadline import remaining
 from tests.support.protected import Stage, play, stage
+
+pytestmark = pytest.mark.timeout(120)
 
 
 class Act(NamedTuple):

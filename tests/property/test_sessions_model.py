@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
@@ -11,6 +12,8 @@ from outlast.kernel import BarredError, KeyReusedError, SessionExpiredError
 from outlast.state.core.limits import Limits
 from outlast.state.core.operation import Close, Register, Resolve
 from tests.support.state_system import Driver, error_of
+
+pytestmark = pytest.mark.timeout(120)
 
 WINDOW = 8
 

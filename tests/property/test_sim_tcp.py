@@ -7,11 +7,14 @@ lose, drop and reset, and while the second host is paused, crashes, or loses its
 import asyncio
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from outlast.kernel import Prng
 from tests.support.simnet import current, network, simulate, start
+
+pytestmark = pytest.mark.timeout(120)
 
 SETTINGS = settings(max_examples=40, deadline=None)
 

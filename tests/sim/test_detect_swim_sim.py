@@ -9,6 +9,8 @@ from outlast.detect.membership_events import MemberDead
 from tests.support.swim_campaign import FAULTS, live
 from tests.support.swim_sim import SECOND, BrokenError, Swim
 
+pytestmark = pytest.mark.timeout(180)
+
 KEPT = {
     1073: "one of nine had missed the objection of a frozen member and removed it",
 }

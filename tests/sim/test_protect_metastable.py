@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks.metastable import NEVER, VARIANTS, Run, Scene, draw, simulate
 
+pytestmark = pytest.mark.timeout(180)
+
 SCENE = Scene(workers=5, queue=500, clients=10, peak_at=5, peak_for=8, seconds=35)
 """Half the service of the page, and less time."""
 GOOD = [name for name in VARIANTS if name not in {"naive retries", "backoff only"}]

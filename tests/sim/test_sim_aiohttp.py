@@ -24,7 +24,7 @@ FAULTS = [
     "disk:full",
 ]  # fmt: skip
 PATIENT = aiohttp.ClientTimeout(total=60)
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 async def ready(lab: sim.Lab, **options: Any) -> None:

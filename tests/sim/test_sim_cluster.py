@@ -28,21 +28,21 @@ def run(seed: int, case: sim.Case) -> sim.Outcome:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("seed", NEW)
 def test_promises_hold_under_every_fault(seed: int) -> None:
     run(seed, campaign.__outlast_sim__)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("seed", range(8_000, 8_004))
 def test_one_lost_or_rotten_disk_costs_nothing_that_was_promised(seed: int) -> None:
     run(seed, damage_campaign.__outlast_sim__)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_a_life_of_the_cluster_is_the_same_in_every_process() -> None:
     root = Path(__file__).parents[2]
     code = (

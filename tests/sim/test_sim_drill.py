@@ -54,7 +54,7 @@ ALL = (
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_our_cluster_survives_every_kind_of_fault_with_evidence_for_each() -> None:
     outcome = run(bank_drill(nodes=3), *ALL, seconds=4.0 + 3.6 * len(ALL))
     report = outcome.value
@@ -88,7 +88,7 @@ def test_a_seed_gives_the_same_report_again() -> None:
     ],
 )
 @pytest.mark.slow
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_every_canary_is_condemned(broken: str, fault: str) -> None:
     chosen, _ = choose_drill("bank", 3, f"broken-{broken}")
     assert any(verdict(SimDrill(chosen, 8.0, [fault]).run(seed)) == "failed" for seed in (1, 2, 3))

@@ -25,7 +25,7 @@ def row_of(name: str) -> Mutant:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", QUICK)
 def test_a_planted_bug_is_found_within_the_seeds_on_record(name: str) -> None:
     recorded = report.load()[name]["node"]["seeds"]
@@ -34,7 +34,7 @@ def test_a_planted_bug_is_found_within_the_seeds_on_record(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_the_product_itself_passes_the_same_seeds(tmp_path: Path) -> None:
     campaign = Campaign(level="node", seeds=SEEDS_MAX, seconds_max=50)
     verdict = run_child(make_copy(tmp_path / "copy"), campaign)
@@ -42,7 +42,7 @@ def test_the_product_itself_passes_the_same_seeds(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("name", "black_box"),
     [("vote-won-by-too-few", False), ("budget-grants-forgotten", True)],
@@ -55,7 +55,7 @@ def test_a_planted_bug_of_protected_calls_is_found(name: str, black_box: bool) -
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_tests_that_are_not_there_judge_nothing(tmp_path: Path) -> None:
     copy = make_copy(tmp_path / "copy")
     verdict = run_child(copy, Campaign(level="protect", tests=("unit/test_protect_none.py",)))
@@ -64,7 +64,7 @@ def test_tests_that_are_not_there_judge_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_a_campaign_that_does_not_start_judges_nothing(tmp_path: Path) -> None:
     copy = make_copy(tmp_path / "copy")
     (copy / "tests" / "support" / "raft_campaign.py").write_text("1 / 0\n", encoding="utf-8")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.common import free_ports
 from outlast import sim
+from outlast.cluster.layout import free_ports
 from tests.support.programs import tally
 from tests.support.sim_programs import assert_repeatable, found
 
@@ -22,7 +22,7 @@ FAULTS = [
     "partition:flapping", "link:loss", "link:jitter", "link:reset", "dns:timeout", "clock:jump",
     "clock:drift", "slow", "disk:slow",
 ]  # fmt: skip
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 async def ready(lab: sim.Lab, **options: Any) -> None:
@@ -34,6 +34,19 @@ async def ready(lab: sim.Lab, **options: Any) -> None:
 
 def run(test: Callable[[sim.Lab], Any]) -> Any:
     return sim.run(test, files=True)
+
+
+async def listening(node: tuple[str, int], serving: "asyncio.Task[None]") -> None:
+    """Wait until somebody can connect; each reads its file in a thread before that."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(*node)
+        except ConnectionRefusedError:
+            assert not serving.done(), "the node has ended"
+            await asyncio.sleep(0.01)
+        else:
+            writer.close()
+            return
 
 
 # --- the same program ----------------------------------------------------------------------------
@@ -51,7 +64,8 @@ def test_it_is_the_same_program_on_the_real_loop(tmp_path: Path) -> None:
             peers = [peer for peer in nodes if peer != node]
             main = tally.main(name, peers, host=node[0], port=node[1], folder=tmp_path)
             serving.append(asyncio.create_task(main))
-        await asyncio.sleep(0.1)
+        for node, task in zip(nodes, serving, strict=True):
+            await listening(node, task)
         seen = await tally.tour(nodes)
         for task in serving:
             task.cancel()

@@ -24,7 +24,7 @@ FAULTS = [
     "crash", "power-cut", "pause", "partition:halves", "link:reset", "link:loss", "link:slow",
     "dns:wrong", "dns:nxdomain", "disk:slow",
 ]  # fmt: skip
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def client(
@@ -51,7 +51,7 @@ def run(test: Callable[[sim.Lab], Any]) -> Any:
 
 async def tour(host: str, port: int) -> list[Any]:
     """Use everything once, and return what was seen."""
-    async with client(host, port) as redis:
+    async with client(host, port, timeout=30) as redis:
         seen: list[Any] = [await redis.ping(), await redis.set("a", "1"), await redis.get("a")]
         seen += [await redis.set("a", "2", nx=True), await redis.incr("a"), await redis.get("b")]
         seen += [await redis.sadd("s", "x", "y"), await redis.sadd("s", "x")]
@@ -66,10 +66,10 @@ async def tour(host: str, port: int) -> list[Any]:
             seen.append(str(error))
         async with redis.pubsub() as listener:
             await listener.subscribe("news")
-            seen.append(await listener.get_message(timeout=1))
+            seen.append(await listener.get_message(timeout=30))
             seen.append(await redis.publish("news", "hello"))
-            seen.append(await listener.get_message(timeout=1, ignore_subscribe_messages=True))
-        popping = asyncio.create_task(redis.blpop(["jobs"], timeout=0.5))
+            seen.append(await listener.get_message(timeout=30, ignore_subscribe_messages=True))
+        popping = asyncio.create_task(redis.blpop(["jobs"], timeout=30))
         await asyncio.sleep(0.05)
         seen += [await redis.rpush("jobs", "one"), await popping]
         seen += [await redis.blpop(["jobs"], timeout=0.1)]

@@ -21,7 +21,7 @@ SEEDS = 200
 SURVIVED = 60
 """Seeds of the programs without it; ``outlast sim`` goes on from there."""
 PORT = 7000
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 async def serve(handle: Callable[[list[str]], Awaitable[str]]) -> None:

@@ -23,7 +23,7 @@ FAULTS = [
     "dns:timeout", "disk:full", "disk:slow",
 ]  # fmt: skip
 STOPPED = f"it exited with {128 + signal.SIGTERM}"
-pytestmark = pytest.mark.timeout(20)
+pytestmark = pytest.mark.timeout(120)
 
 
 async def ready(lab: sim.Lab, **options: Any) -> httpx.AsyncClient:

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.common import free_ports
 from outlast import sim
+from outlast.cluster.layout import free_ports
 from outlast.sim.case import MARK
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +52,7 @@ def assert_repeatable(place: str, seeds: tuple[int, ...] = (1, 2)) -> None:
     here = [[outcome(test, seed).digest for seed in seeds] for _ in range(2)]
     elsewhere = []
     for child in children:
-        printed, _ = child.communicate(timeout=60)
+        printed, _ = child.communicate(timeout=100)
         assert child.returncode == 0
         elsewhere.append(json.loads(printed.splitlines()[-1]))
     assert here[0] == here[1]
@@ -84,7 +84,7 @@ def real_process(module: str, *arguments: str) -> Iterator[tuple[int, "subproces
         process.wait()
 
 
-def wait_for_port(port: int, process: "subprocess.Popen[bytes]", seconds: float = 20) -> None:
+def wait_for_port(port: int, process: "subprocess.Popen[bytes]", seconds: float = 60) -> None:
     """Wait until somebody listens on a port of loopback."""
     import socket
 
@@ -102,7 +102,7 @@ def wait_for_port(port: int, process: "subprocess.Popen[bytes]", seconds: float 
 def stop_process(process: "subprocess.Popen[bytes]") -> int:
     """Send SIGTERM and return the exit code."""
     process.send_signal(signal.SIGTERM)
-    return process.wait(20)
+    return process.wait(60)
 
 
 if __name__ == "__main__":

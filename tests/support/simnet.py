@@ -1,6 +1,7 @@
 """What the tests of the simulated network share: a run with hosts, and a protocol that records."""
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -15,12 +16,20 @@ Main = Callable[[], Coroutine[Any, Any, Any]]
 
 
 def simulate(main: Callable[[], Coroutine[Any, Any, T]], seed: int = 1, **rest: Any) -> T:
-    """Run ``main`` on the test's host of a new simulation."""
+    """Run ``main`` on the test's host of a new simulation.
+
+    What was there before is not looked through at its end: a run would take as long as the
+    process that has run other tests before is large.
+    """
     loop = SimLoop(seed=seed, **rest)
+    gc.freeze()
     try:
         return loop.run_until_complete(main())
     finally:
-        loop.end()
+        try:
+            loop.end()
+        finally:
+            gc.unfreeze()
 
 
 def start(name: str, main: Main) -> Host:

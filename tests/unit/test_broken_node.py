@@ -64,12 +64,13 @@ def test_an_unknown_kind_is_refused_with_the_near_ones() -> None:
 def run_node(tmp_path: Path, broken: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "outlast.testing.broken.node", "--version"],
-        capture_output=True, text=True, check=False, cwd=tmp_path, timeout=20,
+        capture_output=True, text=True, check=False, cwd=tmp_path, timeout=100,
         env={"OUTLAST_BROKEN": broken},
     )  # fmt: skip
 
 
 @pytest.mark.process
+@pytest.mark.timeout(120)
 def test_the_program_refuses_an_unknown_kind_in_one_line_and_exits_2(tmp_path: Path) -> None:
     done = run_node(tmp_path, "stale-read")
     assert done.returncode == 2
@@ -78,6 +79,7 @@ def test_the_program_refuses_an_unknown_kind_in_one_line_and_exits_2(tmp_path: P
 
 
 @pytest.mark.process
+@pytest.mark.timeout(120)
 def test_importing_the_table_changes_nothing_of_the_product(tmp_path: Path) -> None:
     script = """
 import gc, types

@@ -86,27 +86,30 @@ def test_ctrl_c_inside_a_command_is_130(monkeypatch: pytest.MonkeyPatch) -> None
     assert main(["status"]) == 130
 
 
+@pytest.mark.timeout(120)
 def test_a_reader_that_goes_away_is_not_an_error() -> None:
     program = f"{sys.executable} -m outlast lint kv | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(
-        ["bash", "-c", program], capture_output=True, text=True, check=False, timeout=15
+        ["bash", "-c", program], capture_output=True, text=True, check=False, timeout=100
     )
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.timeout(120)
 def test_a_missing_package_names_the_extra() -> None:
     program = (
         "import sys; sys.modules['cyclopts'] = None;"
         "from outlast.cli import main; sys.exit(main(['--help']))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=15
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=100
     )
     assert done.returncode == 2
     expected = 'outlast: the command line needs cyclopts: pip install "outlast[cluster]"\n'
     assert done.stderr == expected
 
 
+@pytest.mark.timeout(120)
 def test_help_needs_no_network_no_cluster_and_no_engine() -> None:
     program = (
         "import sys; from outlast.cli import main; main(['--help']);"
@@ -114,7 +117,7 @@ def test_help_needs_no_network_no_cluster_and_no_engine() -> None:
         "('outlast.cluster', 'outlast.state', 'outlast.log', 'starlette', 'uvicorn'))])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=15
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=100
     )
     assert done.stdout.splitlines()[-1] == "[]"
 

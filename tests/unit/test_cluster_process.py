@@ -1,7 +1,9 @@
 """A node's process: the hash seed is known at last when the cluster has admitted the node."""
 
 import asyncio
+import signal
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,15 @@ def admit_with(seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list
     except RestartedError:
         assert restarts
     return restarts
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Take back what a node that ends its process does with signals."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_a_node_admitted_without_knowing_the_cluster_restarts_under_its_hash_seed(

@@ -159,6 +159,7 @@ sys.stdin.read()
 
 
 @pytest.mark.process
+@pytest.mark.timeout(120)
 def test_sigkill_is_a_power_cut(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", _VICTIM, str(tmp_path)],

@@ -383,7 +383,7 @@ with ambient(FakeSource()):
 
 
 @pytest.mark.process
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 def test_random_streams_do_not_depend_on_the_hash_seed():
     root = str(Path(__file__).parents[2])
     printed = [

@@ -108,11 +108,11 @@ def test_a_seed_given_with_steps_runs_with_these_alone() -> None:
 
 def test_a_run_that_hangs_is_told_with_its_stack() -> None:
     begun = time.monotonic()
-    report = campaign("spins", bad=[2], hang_seconds=0.2)
-    assert time.monotonic() - begun < 5
+    report = campaign("spins", bad=[2], hang_seconds=0.5)
+    assert time.monotonic() - begun < 15
     found = report.failures[0]
     assert (found.seed, found.lost) == (2, True)
-    assert "still running after 0.2 s of real time" in found.error
+    assert "still running after 0.5 s of real time" in found.error
     assert "in _misbehave" in found.error
     assert any("sum(range(1000))" in line for line in found.stack)
 

@@ -19,7 +19,9 @@ import pytest
 from outlast import sim
 from outlast.sim.lab import Lab
 from outlast.sim.running import Options, many_runs, quiet, run_case
+from tests.support.simnet import simulate
 
+pytestmark = pytest.mark.timeout(120)
 OPTIONS = Options()
 
 
@@ -73,6 +75,11 @@ def test_a_run_collects_only_while_what_was_there_before_is_frozen(calls: list[s
     run_case(trivial, 1, OPTIONS)
     assert without_repeats(calls) == ["freeze", "collect", "unfreeze"]
     assert calls.count("collect") <= 5
+
+
+def test_so_do_the_runs_of_tests_of_the_network(calls: list[str]) -> None:
+    simulate(lambda: asyncio.sleep(1))
+    assert without_repeats(calls) == ["freeze", "collect", "unfreeze"]
 
 
 def test_many_runs_freeze_more_and_more_until_the_block_ends(calls: list[str]) -> None:

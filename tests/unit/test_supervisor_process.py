@@ -24,7 +24,7 @@ from outlast.host import make_world
 from outlast.host.process import start_process
 from outlast.kernel import ConfigError, Event, World
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 
 WAIT = "import signal; signal.pause()"
 STUBBORN = (
@@ -64,7 +64,7 @@ class Story:
 
 def run(story: Callable[[Story], Awaitable[None]]) -> None:
     async def main() -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(100):
             await story(Story())
 
     asyncio.run(main())
@@ -240,6 +240,9 @@ def test_stopping_while_a_restart_waits_starts_nothing() -> None:
 
 
 def test_stopping_at_any_moment_of_a_restart_leaves_no_process() -> None:
+    me = psutil.Process()
+    others = set(me.children(recursive=True))  # of tests before this one
+
     async def story(s: Story) -> None:
         endless = RestartPolicy(base=1e-6, cap=1e-6, intensity=10_000)
         for turns in range(0, 40, 4):
@@ -253,8 +256,7 @@ def test_stopping_at_any_moment_of_a_restart_leaves_no_process() -> None:
             for _ in range(turns):
                 await asyncio.sleep(0)
             await supervisor.stop()
-        me = psutil.Process()
-        assert [p.pid for p in me.children(recursive=True)] == []
+        assert set(me.children(recursive=True)) <= others
 
     run(story)
 

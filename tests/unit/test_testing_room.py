@@ -17,6 +17,7 @@ assert "pytest" not in sys.modules, "pytest was imported"
 """
 
 
+@pytest.mark.timeout(120)
 def test_nothing_of_it_imports_pytest() -> None:
     command = [sys.executable, "-c", LOADED]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -174,10 +174,11 @@ async def tour(base: str) -> dict[str, Any]:
                 digest.update(part)
         seen["blocks"] = digest.hexdigest()
         seen["broken"] = (await client.get("/broken")).status_code
-        await asyncio.sleep(0.1)  # uvicorn closes that connection
+    # Another client: uvicorn closes the connection of the last one, some time soon.
+    async with httpx.AsyncClient(base_url=base, timeout=30) as client:
         seen["missing"] = (await client.get("/nowhere")).status_code
         try:
-            await client.get("/wait?seconds=0.5", timeout=0.1)
+            await client.get("/wait?seconds=2", timeout=0.1)
         except httpx.TimeoutException as error:
             seen["wait"] = type(error).__name__
     return seen

@@ -227,7 +227,7 @@ async def tour(base: str, tls: ssl.SSLContext | None = None) -> dict[str, Any]:
             seen["echo"] = await socket.receive_str(), await socket.receive_bytes() == CHUNK
         seen["closed"] = socket.close_code
         try:
-            async with session.get("/slow?seconds=0.5", timeout=ClientTimeout(total=0.1)):
+            async with session.get("/slow?seconds=2", timeout=ClientTimeout(total=0.1)):
                 pass
         except TimeoutError as error:
             seen["slow"] = type(error).__name__

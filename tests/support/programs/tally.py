@@ -221,12 +221,13 @@ async def tour(nodes: Sequence[tuple[str, int]]) -> list[Any]:
     """Count at each node, and wait until all of them know."""
     seen: list[Any] = []
     for n, (host, port) in enumerate(nodes):
-        async with connect(host, port) as client:
-            seen.append(await client.ask("add", n + 1))
-            await asyncio.gather(*(client.ask("add", 10) for _ in range(20)))
+        async with connect(host, port, timeout=30) as client:
+            seen.append(await client.ask("add", n + 1, timeout=30))
+            adding = (client.ask("add", 10, timeout=30) for _ in range(20))
+            await asyncio.gather(*adding)
     for host, port in nodes:
-        async with asyncio.timeout(20), connect(host, port) as client:
-            while (total := await client.ask("total")) < 606:  # noqa: ASYNC110 - as others do
+        async with asyncio.timeout(30), connect(host, port, timeout=30) as client:
+            while (total := await client.ask("total", timeout=30)) < 606:  # noqa: ASYNC110 - as others do
                 await asyncio.sleep(0.05)
             seen.append(total)
     return seen
