@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
+import outlast
+from outlast import sim
 from outlast.cluster.courier import Courier
 from outlast.cluster.messages import Kind, Seat, View
 from outlast.host import make_world
@@ -451,3 +453,16 @@ async def test_a_deposed_node_that_answers_a_pinned_query_is_not_trusted_for_it(
     assert await query == OK
     assert stage.courier.routing.doubted
     waiting.cancel()
+
+
+def test_a_node_that_refuses_is_named_whenever_the_deadline_of_a_block_comes() -> None:
+    """The block's own error knows nothing of the node: no rest between dials may end in it."""
+
+    async def main() -> None:
+        async with outlast.connect(None, "127.0.0.1:1", timeout=60) as client:
+            for number in range(40):
+                expected = pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1")
+                with expected, outlast.deadline(0.1 + 0.0011 * number):
+                    await client.status("127.0.0.1:1")
+
+    sim.run(main)

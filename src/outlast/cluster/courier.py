@@ -39,6 +39,7 @@ _REPLY = int(Kind.REPLY)
 _NEVER_NS = Deadline.never().at_ns
 _SILENCE_NS = 250_000_000
 _ASK_AGAIN_NS = 150_000_000
+_ASK_ONE_AGAIN_NS = 10_000_000
 _REDIRECTS_AT_ONCE = 2
 _BACKOFF = Backoff(base=0.01, cap=0.5)
 _VIEW = msgspec.msgpack.Decoder(View)
@@ -158,9 +159,10 @@ class Courier:
                 answer: bytes = await self._ask_once(address, kind, b"", deadline)
                 return answer
             except UnavailableError:
-                if self.closed:
+                # A rest that ends after the deadline would end in its error, which knows less.
+                if self.closed or deadline.left_ns(self._clock_ns()) <= _ASK_ONE_AGAIN_NS:
                     raise
-                await self._world.timers.sleep(0.01)
+                await self._world.timers.sleep(_ASK_ONE_AGAIN_NS / 1e9)
         raise self._unreachable(address)
 
     async def query_at(self, address: str, body: bytes, deadline: Deadline) -> Reply:
