@@ -25,16 +25,18 @@ class Grace:
         signal: What a process is asked by. SIGTERM by default.
 
     Raises:
-        ConfigError: ``seconds`` is negative.
+        ConfigError: ``seconds`` is negative, or there is no such signal.
     """
 
     seconds: float = 5.0
     signal: int = signals.SIGTERM
 
     def __post_init__(self) -> None:
-        """Check the time."""
+        """Check the time and the signal."""
         if not self.seconds >= 0 or not isfinite(self.seconds):
             raise ConfigError(f"Grace: seconds is {self.seconds}; 0 or more")
+        if not 0 < self.signal < signals.NSIG:
+            raise ConfigError(f"Grace: signal is {self.signal}; 1 to {signals.NSIG - 1}")
 
 
 @dataclass(frozen=True, slots=True)

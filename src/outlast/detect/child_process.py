@@ -40,6 +40,11 @@ class ProcessRunner(Runner):
         self.orphans = 0
         self.stamp = [0]
 
+    @property
+    def over(self) -> bool:
+        """Whether the process has ended; what it has left behind may still be looked for."""
+        return self._process is not None and self._process.ended.done()
+
     def launch(self) -> None:
         """Start the process.
 

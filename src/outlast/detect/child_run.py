@@ -25,6 +25,11 @@ class Runner:
     stamp: Stamp
     """Where it leaves its stamps."""
 
+    @property
+    def over(self) -> bool:
+        """Whether it has ended by now, though what it left may still be looked after."""
+        return False
+
     def launch(self) -> None:
         """Start it. Raises what keeps it from being started."""
         raise NotImplementedError
@@ -74,6 +79,11 @@ class TaskRunner(Runner):
         self._asked = False
         self._lines: tuple[str, ...] = ()
         self.stamp = [0]
+
+    @property
+    def over(self) -> bool:
+        """Whether the task is done."""
+        return self._task is not None and self._task.done()
 
     def launch(self) -> None:
         """Make the task."""
@@ -134,6 +144,12 @@ class ThreadRunner(Runner):
         self._asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._work: asyncio.Future[BaseException | None] | None = None
         self.stamp = [0]
+
+    @property
+    def over(self) -> bool:
+        """Whether the function has returned, and is not called again."""
+        again = self._child.every is not None and not self._stop.is_set
+        return self._work is not None and self._work.done() and not again
 
     def launch(self) -> None:
         """Start the thread."""

@@ -112,7 +112,8 @@ class Health(Board):
             name: Its name; unique.
             check: Plain or coroutine function without arguments; see :data:`Finding`.
             groups: Where it counts: ``startup``, ``liveness``, ``readiness``.
-            timeout: Seconds after which a run counts as failed.
+            timeout: Seconds after which a run counts as failed. If this process was paused
+                meanwhile, a run gets that time again, at most ``timeout`` once.
             every: Seconds from the end of a run to the next. The first is run at once, the
                 second up to 40 % earlier, by chance, so that checks do not stay together.
             stale_after: Seconds after which its last result counts as unknown; by default
@@ -196,6 +197,10 @@ class Health(Board):
 
     async def __aenter__(self) -> Self:
         """Run the checks until the block ends."""
+        self._runner.check_idle()
+        task = self._task
+        if task is not None and not task.done() and not task.get_loop().is_closed():
+            raise ConfigError(f"health {self.name}".strip() + ": the checks run already")
         self._task = asyncio.create_task(self.run(), name=f"health {self.name}".strip())
         return self
 
@@ -204,8 +209,9 @@ class Health(Board):
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task])  # who is cancelled meanwhile hears of it
+            if not task.cancelled():
+                task.result()
 
     def serve(self, address: str = ":9090", **settings: Any) -> "HealthServer":
         """Answer probes over HTTP from a thread and port of its own, and return the server.
@@ -230,13 +236,18 @@ class Health(Board):
 
         Raises:
             ConfigError: Definite. The checks are being run on a loop already.
+            RuntimeError: Definite. The system has no room for another thread.
         """
         if self._own is not None and self._own.is_alive():
             return
         self._runner.check_idle()
         name = f"outlast-health-{self.name}" if self.name else "outlast-health"
         self._own = _Own(name, self._runner, self._begin())
-        self._own.begin()
+        try:
+            self._own.begin()
+        except RuntimeError:  # there is no room for a thread
+            self._own = None
+            raise
 
     def stop(self) -> None:
         """Stop the thread of :meth:`start`; checks that hang are left behind on their threads."""
@@ -250,11 +261,17 @@ class Health(Board):
         What runs already is joined, not started again.
         """
         loop = self._runner.loop
-        if loop is None or loop is asyncio.get_running_loop():
+        if loop is None or loop.is_closed() or loop is asyncio.get_running_loop():
             await self._refresh()
             return
         longest_ns = max((r.rule.timeout_ns for r in self._records.copy().values()), default=0)
-        elsewhere = asyncio.run_coroutine_threadsafe(self._refresh(), loop)
+        there = self._refresh()
+        try:
+            elsewhere = asyncio.run_coroutine_threadsafe(there, loop)
+        except RuntimeError:  # it was closed just now
+            there.close()
+            await self._refresh()
+            return
         await asyncio.wait([asyncio.wrap_future(elsewhere)], timeout=longest_ns / _NS)
 
     # --- inside --------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import os
 import socket
 from contextlib import suppress
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from outlast.detect.core.health import GROUPS, Group, GroupHealth
@@ -69,6 +70,7 @@ class HealthFile:
 
         Raises:
             OSError: Definite. It cannot be written.
+            RuntimeError: Definite. The system has no room for another thread.
         """
         if self._ticker is not None:
             return
@@ -78,9 +80,17 @@ class HealthFile:
         def write() -> None:
             with suppress(OSError):
                 write_health_file(self._health, self.path, world=world)
+                if self._ticker is None:  # this took longer than the stop has waited
+                    os.unlink(self.path)
 
         self._ticker = Ticker("outlast-health-file", world, lambda: self._every, write)
-        self._ticker.start()
+        try:
+            self._ticker.start()
+        except RuntimeError:  # there is no room for a thread
+            self._ticker = None
+            with suppress(OSError):
+                os.unlink(self.path)
+            raise
 
     def stop(self) -> None:
         """Stop, and remove the file."""
@@ -129,10 +139,10 @@ def probe_health(
     Raises:
         ConfigError: Definite. ``group`` or ``within`` is none, or the URL cannot be read.
     """
-    if group not in GROUPS or not within > 0:
+    if group not in GROUPS or not within > 0 or not isfinite(within * _NS):
         raise ConfigError(
             f"health: group is {group}, within {within:g}; one of {', '.join(GROUPS)}, and above"
-            " 0 would be right"
+            " 0 and finite would be right"
         )
     clock = (world or current_world()).clock
     within_ns = round(within * _NS)
@@ -195,6 +205,8 @@ def _ask(url: str, now_ns: Any, within_ns: int) -> Probed:
         return Probed(None, f"{url}: no answer within {within_ns / _NS:g} s")
     except OSError as error:
         return Probed(None, f"{url}: {error.strerror or type(error).__name__}")
+    except UnicodeError:
+        return Probed(None, f"{url}: {host!r} cannot be the name of a host")
     return _answered(url, bytes(raw))
 
 

@@ -51,6 +51,7 @@ class Heartbeat:
         self._interval_ns = nanoseconds("Heartbeat", "interval", interval, 0.001, 3600.0)
         self._world = world
         self._task: TaskHandle | None = None
+        self._turn = 0
         self._failing = False
         self.seq: int | None = None
         """The number of the last beat that was tried."""
@@ -69,11 +70,13 @@ class Heartbeat:
         if self._task is not None:
             raise ConfigError(f"Heartbeat {self.name!r}: it runs already; stop() it first")
         world = self._world or current_world()
-        self._task = world.spawn.task(self._run(world), name=f"heartbeat {self.name}")
+        self._turn += 1
+        self._task = world.spawn.task(self._run(world, self._turn), name=f"heartbeat {self.name}")
 
     def stop(self) -> None:
         """End: no more beats. Nothing happens if it does not run."""
         if self._task is not None:
+            self._turn += 1  # a ``send`` may swallow that it is cancelled
             self._task.cancel()
             self._task = None
 
@@ -91,7 +94,7 @@ class Heartbeat:
         """End."""
         self.stop()
 
-    async def _run(self, world: World) -> None:
+    async def _run(self, world: World, turn: int) -> None:
         interval_ns = self._interval_ns
         start_ns = world.clock.monotonic_ns()
         first = world.clock.wall_ns() // interval_ns
@@ -101,6 +104,8 @@ class Heartbeat:
         while True:
             self.seq = first + count
             await self._beat(world, self.seq)
+            if turn != self._turn:
+                return
             now_ns = world.clock.monotonic_ns()
             count += 1
             behind = (now_ns - start_ns) // interval_ns - count
@@ -118,7 +123,10 @@ class Heartbeat:
             if inspect.isawaitable(made):
                 async with asyncio.timeout(self._interval_ns / NS):
                     await made
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+                raise  # it is we who are cancelled, not what ``send`` has waited for
             self.failed += 1
             if not self._failing:
                 text = f"{type(error).__name__}: {error}"

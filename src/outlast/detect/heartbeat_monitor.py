@@ -125,11 +125,16 @@ class HeartbeatMonitor:
         """
         if self._world is not None:
             raise ConfigError(f"HeartbeatMonitor {self.name!r}: it runs already; stop() it first")
-        self._world = self._given or current_world()
+        world = self._given or current_world()
         if self._local is not None and not self._local.running:
             self._local.start()
             self._owns_local = True
-        self._arm()
+        self._world = world
+        try:
+            self._arm()
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """End: no more changes, and the iterators end. Nothing happens if it does not run."""
@@ -262,6 +267,8 @@ class HeartbeatMonitor:
         if local is not None and not local.may_accuse(now_ns):
             well, retry_ns = False, local.retry_ns(now_ns)
         for made in self._list.due(now_ns, well, retry_ns):
+            if self._world is None:  # one of them has stopped us
+                return
             self._tell(made)
         self._arm()
 

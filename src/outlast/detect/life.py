@@ -79,7 +79,10 @@ class Life:
         self._why = ""
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._beside: list[Any] = []
-        world.spawn.task(self._run(), name=f"supervise {path}")
+        self._begun = False
+        task = world.spawn.task(self._run(), name=f"supervise {path}")
+        if isinstance(task, asyncio.Task):
+            task.add_done_callback(self._see_unbegun)
 
     @property
     def over(self) -> bool:
@@ -107,7 +110,14 @@ class Life:
 
     # --- inside --------------------------------------------------------------------------------
 
+    def _see_unbegun(self, _: object) -> None:
+        """Its task was cancelled before its first step: the loop is being closed."""
+        if not self._begun:
+            self._over.set_result(None)
+            self._told.on_dropped(self)
+
     async def _run(self) -> None:
+        self._begun = True
         try:
             if self.asked_ns:  # stopped before it was started
                 self._over.set_result(None)
@@ -161,6 +171,8 @@ class Life:
             async with asyncio.timeout(settings.start_timeout):
                 await self._until_ready(settings.ready)
         except TimeoutError:
+            if self.asked_ns:  # it has its grace, and need not become ready any more
+                return
             self._why = f"not ready within {settings.start_timeout:g} s"
             await self._end(settings.grace)
         else:
@@ -176,10 +188,15 @@ class Life:
     async def _says_ready(self, ready: Ready) -> bool:
         if ready.how == "stamp":
             return self.runner.stamp[0] != 0
-        if ready.how == "port":
-            return await self._listens(ready.host, ready.number)
         try:
+            if ready.how == "port":
+                return await self._listens(ready.host, ready.number)
             return _means_yes(await self._ask(ready.call))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return False  # what was asked has been cancelled, not we
         except Exception:
             return False
 
@@ -192,7 +209,7 @@ class Life:
         else:
             from outlast.host.spawn import run_aside
 
-            answer = await run_aside(f"{self.path} ready", call)
+            answer = await run_aside(f"{self.path} ready", lambda: _call(call))
         return await answer if isawaitable(answer) else answer
 
     async def _listens(self, host: str, port: int) -> bool:
@@ -233,13 +250,13 @@ class Life:
         grace = None if self._settings is None else self._settings.grace
         self.runner.ask(grace or Grace())
         if not await self._ends_within(None if grace is None else grace.seconds):
-            self.forced = True
+            self.forced = not self.runner.over
             await self._end(Grace(0))
 
     async def _end(self, grace: Grace) -> None:
         """End it; one that can only be asked has its grace for that."""
         seconds = _KILL_SECONDS
-        if not self.runner.kill():
+        if not self.runner.over and not self.runner.kill():
             seconds = grace.seconds
         if not await self._ends_within(seconds):
             self._told.on_abandoned(self)
@@ -247,6 +264,14 @@ class Life:
     async def _ends_within(self, seconds: float | None) -> bool:
         await asyncio.wait([self._over], timeout=seconds)
         return self._over.done()
+
+
+def _call(call: Any) -> Any:
+    """Call it on its thread; an exit there is an exception here, and ends nobody."""
+    try:
+        return call()
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise RuntimeError(f"raised {type(error).__name__}") from error
 
 
 def _means_yes(answer: Any) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -101,9 +102,12 @@ class Supervisor:
         self._sweeper: SweeperProcess | None = None
         self._said = ""
         self._check_names()
-        for child in children:
-            if isinstance(child, Supervisor):
-                child._adopt()
+        inner = [child for child in children if isinstance(child, Supervisor)]
+        for child in inner:
+            if child._has_parent:
+                raise ConfigError(f"Supervisor: {child.name!r} has a parent already")
+        for child in inner:
+            child._adopt()
         self.branch = self._grow()
         if name:
             watch(self)
@@ -126,8 +130,6 @@ class Supervisor:
             seen.add(child.name)
 
     def _adopt(self) -> None:
-        if self._has_parent:
-            raise ConfigError(f"Supervisor: {self.name!r} has a parent already")
         self._has_parent = True
         if self._on_limit is None:
             self._rules = replace(self._rules, on_limit="escalate")
@@ -202,16 +204,20 @@ class Supervisor:
     async def start(self) -> None:
         """Start all children in order; returns when all are ready. Nothing happens if it runs.
 
+        While it is being stopped, it is started afterwards.
         A child that ends before it is ready is started again as the rules say, and those after
         it wait; put ``asyncio.timeout`` around it to give up. Cancelled, or if it raises,
         everything that was started is stopped again.
 
         Raises:
             OSError: Definite. A process, or its log, cannot be started at all.
-            ConfigError: Definite. It is part of another supervisor; a process in simulated time.
+            ConfigError: Definite. It is part of another supervisor; a process in simulated time;
+                ``health`` does not take its report.
             UnavailableError: Definite. It ended because restarts did not help.
         """
         self._refuse_inner("start")
+        while self.branch.state == "stopping":
+            await self.branch.finished.wait()
         if not self.branch.core.running:
             self._begin(self._given_world or current_world())
         up = self.branch.up
@@ -240,7 +246,8 @@ class Supervisor:
             return
         if self._mark and self._sweeper is None:
             self._post_sweeper(self._mark)
-        self.branch.restart(index)
+        if not self.branch.restart(index) and not self.branch.core.running:
+            self._dismiss_sweeper()
 
     async def stop(self) -> None:
         """Stop all children, the last started first: each is asked, has its grace, is ended.
@@ -311,10 +318,15 @@ class Supervisor:
         finally:
             for wait in waits:
                 wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-            await self.stop()
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
+            try:
+                await asyncio.gather(*waits, return_exceptions=True)
+                await self.stop()
+            except BaseException:
+                self.kill()
+                raise
+            finally:
+                for number in _SIGNALS:
+                    loop.remove_signal_handler(number)
         if asked:
             return _INTERRUPTED if asked[0] == signal.SIGINT else 0
         return _FAILED if self.ending is not None and self.ending.failed else 0
@@ -341,11 +353,13 @@ class Supervisor:
                 yield one
 
     def _begin(self, world: World) -> None:
-        self._mark = ""
-        if any(one.kind in {"command", "process"} for one in self._leaves()):
-            if simulated(world):
-                message = "Supervisor: processes need the real machine; tasks and threads run here"
-                raise ConfigError(message)
+        self._mark = self._said = ""
+        processes = any(one.kind in {"command", "process"} for one in self._leaves())
+        if processes and simulated(world):
+            message = "Supervisor: processes need the real machine; tasks and threads run here"
+            raise ConfigError(message)
+        self._report()
+        if processes:
             now_ns = world.clock.monotonic_ns()
             self._mark = f"{os.getpid():x}-{now_ns:x}-{world.prng.bits64():016x}."
             self._post_sweeper(self._mark)
@@ -366,16 +380,20 @@ class Supervisor:
     def _changed(self) -> None:
         if not self.branch.core.running:
             self._dismiss_sweeper()
+        with suppress(ConfigError):  # it was told at the start; children come first
+            self._report()
+
+    def _report(self) -> None:
         if self._health is None:
             return
         wrong = trouble(self.children)
         text = "; ".join(wrong) or f"{len(self._specs)} children"
         if text != self._said:
-            self._said = text
             from outlast.detect.health import Status
 
             status = Status.DEGRADED if wrong else Status.OK
             self._health.report(f"supervisor {self.name}".strip(), status, text, critical=False)
+            self._said = text
 
 
 class _Root(Top):

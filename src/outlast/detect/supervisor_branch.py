@@ -1,6 +1,7 @@
 """One supervisor of a tree at work: does what its rules decide, and tells them what happens."""
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -76,6 +77,9 @@ class Branch:
         self.world: World | None = None
         self._top: Top = Top()
         self._dropping = False
+        self._effects: deque[Effect] = deque()
+        self._applying = False
+        self._again: list[int] = []
         self._timer: TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -106,16 +110,23 @@ class Branch:
         self.up = loop.create_future()
         self.apply(self.core.begin(self.now()))
 
-    def restart(self, index: int) -> None:
-        """Start a child again that is down."""
+    def restart(self, index: int) -> bool:
+        """Start a child again that is down; ``False`` if it is not."""
+        if self._applying:  # asked by a listener: what has been decided comes first
+            self._again.append(index)
+            return True
         if self.world is None or self.core.slots[index].phase != "down":
-            return
+            return False
         if self.state == "stopping":
-            return
+            return False
         self.told.clear()
         self.finished.clear()
         self.ending = None
+        if not self.core.running:  # how the first start went says nothing about this one
+            self.up = asyncio.get_running_loop().create_future()
+            self.up.set_result(None)
         self.apply(self.core.restart(index, self.now()))
+        return True
 
     def shut(self, reason: str = "stopped") -> None:
         """Stop all children in reverse order."""
@@ -148,20 +159,22 @@ class Branch:
     # --- steps ---------------------------------------------------------------------------------
 
     def apply(self, effects: list[Effect]) -> None:
-        """Do what the rules have decided, and plan when to ask them again."""
-        for effect in effects:
-            if isinstance(effect, Start):
-                self._launch(effect)
-            elif isinstance(effect, Stop):
-                life = self.lives[effect.index]
-                if self._dropping:
-                    life.drop()
-                else:
-                    life.stop()
-            elif isinstance(effect, Ended):
-                self._finish(effect)
-            else:
-                self._tell(effect)
+        """Do what the rules have decided, and plan when to ask them again.
+
+        A listener of an event may ask for more meanwhile (to stop, say): that is done afterwards,
+        so that nobody is stopped whom the rules have started and we have not.
+        """
+        self._effects.extend(effects)
+        if self._applying:
+            return
+        self._applying = True
+        try:
+            while self._effects:
+                self._apply(self._effects.popleft())
+        finally:
+            self._applying = False
+        while self._again:
+            self.restart(self._again.pop())
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -172,6 +185,20 @@ class Branch:
         if settled and self.up is not None and not self.up.done():
             self.up.set_result(None)
         self._top.changed()
+
+    def _apply(self, effect: Effect) -> None:
+        if isinstance(effect, Start):
+            self._launch(effect)
+        elif isinstance(effect, Stop):
+            life = self.lives[effect.index]
+            if self._dropping:
+                life.drop()
+            else:
+                life.stop()
+        elif isinstance(effect, Ended):
+            self._finish(effect)
+        else:
+            self._tell(effect)
 
     def _tick(self) -> None:
         self._timer = None

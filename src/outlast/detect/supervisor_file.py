@@ -102,7 +102,10 @@ def _child(name: str, table: Any, place: str, folder: Path | None) -> Child:
     settings = dict(table)
     line = settings.pop("command", None)
     if isinstance(line, str):
-        line = shlex.split(line)
+        try:
+            line = shlex.split(line)
+        except ValueError as error:
+            raise ConfigError(f"{where}: command is {line!r}: {error}") from error
     if not line or not all(isinstance(word, str) for word in line):
         raise ConfigError(f"{where}: command is {line!r}; a list of program and arguments")
     extra = settings.pop("environment", {})
@@ -122,7 +125,7 @@ def _child(name: str, table: Any, place: str, folder: Path | None) -> Child:
 def _signal(word: str, where: str) -> int:
     import signal
 
-    found = getattr(signal.Signals, word, None)
+    found = signal.Signals.__members__.get(word)
     if found is None:
         raise ConfigError(f"{where}: stop_signal is {word!r}; a name such as SIGTERM")
     return int(found)

@@ -202,7 +202,10 @@ def bounded(
         finally:
             done.release()
 
-    threading.Thread(target=work, name=name, daemon=True).start()
+    try:
+        threading.Thread(target=work, name=name, daemon=True).start()
+    except RuntimeError as error:  # there is no room for a thread
+        return f"{type(error).__name__}: {error}"
     slices, rest = divmod(seconds, _SLICE_SECONDS)
     for wait in (*repeat(_SLICE_SECONDS, int(slices)), rest):
         if done.acquire(timeout=wait):

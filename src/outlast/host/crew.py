@@ -125,7 +125,11 @@ class _Hand:
 def _answer(future: "asyncio.Future[Any]", answer: Any, error: BaseException | None) -> None:
     if future.done():
         return
-    if error is not None:
+    if isinstance(error, StopIteration):  # no future takes it
+        failure = RuntimeError(f"StopIteration: {error}")
+        failure.__cause__ = error
+        future.set_exception(failure)
+    elif error is not None:
         future.set_exception(error)
     else:
         future.set_result(answer)

@@ -47,9 +47,9 @@ class Spawned:
             _crew.run(f"wait {process.pid}", process.wait).add_done_callback(self._told)
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process alone; nothing happens if it has ended."""
+        """Send a signal to the process alone; nothing happens if it has ended, or is not ours."""
         if not self.ended.done():
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, number)
 
     def kill_group(self) -> None:
@@ -122,7 +122,12 @@ def spawn(
         start_new_session=True,
         pass_fds=tuple(keep),
     )
-    return Spawned(process)
+    try:
+        return Spawned(process)
+    except BaseException:  # nobody would learn of its end
+        process.kill()
+        process.wait()
+        raise
 
 
 def run_aside(name: str, call: Callable[[], Any]) -> "asyncio.Future[Any]":
@@ -140,8 +145,11 @@ async def sweep(mark: str) -> int:
     """End all processes that bear ``mark``; how many there were. Nothing is done off Linux."""
     if not LINUX:
         return 0
-    found: int = await _crew.run("outlast-sweep", lambda: sweeper.end_all(mark))
-    return found
+    try:
+        sweeping = _crew.run("outlast-sweep", lambda: sweeper.end_all(mark))
+    except RuntimeError:  # there is no room for a thread
+        return sweeper.end_all(mark)
+    return await sweeping
 
 
 class SweeperProcess:

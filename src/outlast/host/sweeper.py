@@ -9,6 +9,7 @@ process that started it has ended, however it did, and it ends all that bear the
 nothing of ours.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -24,11 +25,17 @@ _ENVIRONMENT_BYTES_MAX = 1 << 21
 
 
 def bears(pid: int, mark: str) -> bool:
-    """Whether the environment of a process has ``mark``; a zombie has none."""
+    """Whether the environment of a process has ``mark``; a zombie has none.
+
+    Raises:
+        OSError: That cannot be told: no descriptor is left.
+    """
     try:
         with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
             text = b"\0" + file.read(_ENVIRONMENT_BYTES_MAX)
-    except OSError:
+    except OSError as error:
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            raise
         return False
     variable = b"\0" + VARIABLE.encode() + b"="
     return mark.encode() in text.partition(variable)[2].partition(b"\0")[0]
@@ -37,7 +44,8 @@ def bears(pid: int, mark: str) -> bool:
 def end_all(mark: str, *, clean: int = 1) -> int:
     """End every process that bears ``mark`` (SIGKILL), also those born meanwhile.
 
-    Blocking: reads all of ``/proc`` once at least.
+    Blocking: reads all of ``/proc`` once at least. While no descriptor is left for that, it looks
+    again and again, for a second at most.
 
     Args:
         mark: What they bear.
@@ -49,8 +57,13 @@ def end_all(mark: str, *, clean: int = 1) -> int:
     ended: set[int] = set()
     own, empty = os.getpid(), 0
     for _ in range(_ROUNDS_MAX):
-        found = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-        found = [pid for pid in found if pid != own and bears(pid, mark)]
+        try:
+            found = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+            found = [pid for pid in found if pid != own and bears(pid, mark)]
+        except OSError:
+            empty = 0
+            time.sleep(_REST_SECONDS)
+            continue
         ended.update(found)
         for pid in found:
             _end(pid, mark)

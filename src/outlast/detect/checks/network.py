@@ -5,6 +5,7 @@ import contextlib
 import inspect
 import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from math import inf
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -96,7 +97,11 @@ def http(
             positive.
     """
     _check_timeout("http", timeout)
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:  # its text may hold what is not to be told
+        raise ConfigError("http: url is no address; http://host:port/path would be") from error
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ConfigError(f"http: {_told(url)!r} is no address; http://host:port/path would be")
     good = frozenset((expect,) if isinstance(expect, int) else expect)
@@ -286,5 +291,5 @@ def _listed(statuses: frozenset[int]) -> str:
 
 
 def _check_timeout(kind: str, timeout: float) -> None:
-    if not timeout > 0:
-        raise ConfigError(f"{kind}: timeout is {timeout:g} s; above 0")
+    if not 0 < timeout < inf:
+        raise ConfigError(f"{kind}: timeout is {timeout:g} s; above 0 and finite")

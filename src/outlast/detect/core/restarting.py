@@ -57,7 +57,7 @@ class RestartBackoff:
         """Check the values and their relations."""
         for name in ("base", "cap", "reset_after"):
             value = getattr(self, name)
-            if not value > 0 or not isfinite(value):
+            if not value > 0 or not isfinite(value * _NS):
                 raise ConfigError(f"RestartBackoff: {name} is {value}; above 0 and finite")
         if self.cap < self.base:
             raise ConfigError(f"RestartBackoff: cap ({self.cap} s) is below base ({self.base} s)")
@@ -146,5 +146,5 @@ class TreeRules:
                 raise ConfigError(f"Supervisor: {name} is {value!r}; one of {', '.join(known)}")
         if self.intensity < 0:
             raise ConfigError(f"Supervisor: intensity is {self.intensity}; 0 or more")
-        if not self.period > 0:
-            raise ConfigError(f"Supervisor: period is {self.period} s; above 0")
+        if not self.period > 0 or not isfinite(self.period * _NS):
+            raise ConfigError(f"Supervisor: period is {self.period} s; above 0 and finite")

@@ -10,6 +10,7 @@ States of a child, seen from here: running until its exit; then waiting, done or
 
 from collections import deque
 from dataclasses import dataclass
+from math import isfinite
 from typing import Final, Literal
 
 from outlast.kernel import ConfigError, Prng
@@ -57,10 +58,13 @@ class RestartPolicy:
             raise ConfigError(f"RestartPolicy: restart is {self.restart!r}; one of {known}")
         if self.intensity < 0:
             raise ConfigError(f"RestartPolicy: intensity is {self.intensity}; 0 or more")
-        if self.period <= 0 or self.base <= 0:
+        if not self.period > 0 or not self.base > 0:
             raise ConfigError(
                 f"RestartPolicy: period ({self.period} s) and base ({self.base} s) must be above 0"
             )
+        for name in ("period", "base", "cap"):
+            if not isfinite(getattr(self, name) * _NS):
+                raise ConfigError(f"RestartPolicy: {name} is {getattr(self, name)} s; finite")
         if self.cap < self.base:
             raise ConfigError(f"RestartPolicy: cap ({self.cap} s) is below base ({self.base} s)")
 
