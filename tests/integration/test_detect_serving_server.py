@@ -258,6 +258,8 @@ def test_ipv6_is_served_where_there_is_any(health: Health) -> None:
         pytest.skip("this machine has no IPv6")
     with HealthServer(health, "[::1]:0") as server:
         assert probe_health(f"{server.url}/readyz", within=WAIT).passing
+        assert probe_health(server.url, within=WAIT).passing, "its page is that of the group"
+        assert not probe_health(f"{server.url}/", within=WAIT).passing, "a path is taken as it is"
 
 
 def test_the_probe_asks_it(health: Health, server: HealthServer) -> None:

@@ -22,8 +22,9 @@ def health(
     Exit: 0 passing, 1 not, 2 nobody to ask. Fit for HEALTHCHECK of a container and exec probes.
 
     Args:
-        target: A URL, such as http://127.0.0.1:9090/readyz, or a file that HealthFile writes.
-        group: startup, liveness or readiness; of a file: a URL says it itself.
+        target: A URL, such as http://127.0.0.1:9090 or http://127.0.0.1:8000/healthz, or a file
+            that HealthFile writes.
+        group: startup, liveness or readiness, of a file or of a URL without a path.
         within: Seconds in which a URL must have answered, and a file been written.
         json: Print JSON.
     """

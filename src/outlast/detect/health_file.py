@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from outlast.detect.health import Health
 
 _NS: Final = 1_000_000_000
+_PAGES: Final = {"startup": "/startupz", "liveness": "/livez", "readiness": "/readyz"}
 _BODY_BYTES_MAX: Final = 1 << 18
 
 
@@ -132,7 +133,7 @@ def probe_health(
     Args:
         target: ``http://…`` or ``https://…``, or the path of a file that :class:`HealthFile`
             writes.
-        group: Which group of a file; a URL says it itself.
+        group: Which group of a file, or of a URL without a path; any other URL says it itself.
         within: Seconds within which a URL must have answered in whole, and a file been written.
         world: Clock; the current world by default.
 
@@ -147,7 +148,7 @@ def probe_health(
     clock = (world or current_world()).clock
     within_ns = round(within * _NS)
     if "://" in target:
-        return _ask(target, clock.monotonic_ns, within_ns)
+        return _ask(target, _PAGES[group], clock.monotonic_ns, within_ns)
     try:
         with open(target, "rb") as file:
             raw = file.read(FILE_BYTES_MAX)
@@ -159,7 +160,7 @@ def probe_health(
 # --- asking a URL ------------------------------------------------------------------------------
 
 
-def _ask(url: str, now_ns: Any, within_ns: int) -> Probed:
+def _ask(url: str, page: str, now_ns: Any, within_ns: int) -> Probed:
     """Ask by HTTP/1.0, so that the end of the answer is the end of the connection.
 
     No client of the standard library bounds the whole exchange; here each wait gets what is left.
@@ -173,7 +174,7 @@ def _ask(url: str, now_ns: Any, within_ns: int) -> Probed:
         raise ConfigError(f"health: {url}: {error}") from error
     if parts.scheme not in {"http", "https"} or not host or not url.isascii():
         raise ConfigError(f"health: {url}: write http://HOST:PORT/readyz, https://…, or a file")
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    path = (parts.path or page) + (f"?{parts.query}" if parts.query else "")
     if any(c.isspace() for c in url):
         raise ConfigError(f"health: {url!r} has a space in it; write %20")
     request = (
