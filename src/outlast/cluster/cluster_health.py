@@ -1,9 +1,8 @@
 """What a supervisor of local nodes says of the health of their cluster: ``outlast serve``."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 
-from outlast.cluster.health_port import HealthPort
+from outlast.cluster.health_port import HealthPort, run_checks
 from outlast.cluster.overview import Overview, overview
 from outlast.detect import Health, Status
 from outlast.kernel import World
@@ -12,7 +11,6 @@ _EVERY_SECONDS = 1.0
 _ASK_SECONDS = 1.0
 _CHECK_SECONDS = 4.0
 """Longer than asking the addresses, and then the members that they name, takes."""
-_STAMP_SECONDS = 1.0
 _LATE_SECONDS = 30.0
 _STOPPING = "stopping"
 
@@ -68,14 +66,7 @@ class ClusterHealth:
 
     async def run(self) -> None:
         """Run the checks and stamp that the loop goes on, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.health.run())
-            group.create_task(self._stamp())
-
-    async def _stamp(self) -> None:
-        while True:
-            self._loop.stamp()
-            await self._world.timers.sleep(_STAMP_SECONDS)
+        await run_checks(self.health, self._loop, self._world)
 
     async def _can_serve(self) -> tuple[Status, str]:
         return judge(await overview(self._addresses, timeout=_ASK_SECONDS, world=self._world))

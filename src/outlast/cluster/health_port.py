@@ -1,8 +1,12 @@
 """Where probes are answered by a program of ours: a thread and a port of its own, if asked for."""
 
-from outlast.detect import Health, HealthServer
+import asyncio
+
+from outlast.detect import Health, HealthServer, Progress
 from outlast.kernel import ConfigError, World
 from outlast.wire import parse_address
+
+_STAMP_SECONDS = 1.0
 
 
 class HealthPort:
@@ -50,6 +54,19 @@ class HealthPort:
         """Stop answering."""
         if self._server is not None:
             self._server.stop()
+
+
+async def run_checks(health: Health, loop: Progress, world: World) -> None:
+    """Run the checks of ``health`` and stamp that the ``loop`` goes on, until cancelled."""
+
+    async def stamp() -> None:
+        while True:
+            loop.stamp()
+            await world.timers.sleep(_STAMP_SECONDS)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(health.run())
+        group.create_task(stamp())
 
 
 def _private(address: str) -> bool:

@@ -1,9 +1,8 @@
 """What a node says of its health: started, able to serve, not failed, its loop, its disk."""
 
-import asyncio
 from collections.abc import Callable
 
-from outlast.cluster.health_port import HealthPort
+from outlast.cluster.health_port import HealthPort, run_checks
 from outlast.cluster.settings import NodeSettings
 from outlast.detect import Health, Status, checks
 from outlast.kernel import World
@@ -11,7 +10,6 @@ from outlast.log.engines.raft import RaftLog
 
 _SECONDS = 0.2
 _DISK_SECONDS = 5.0
-_STAMP_SECONDS = 1.0
 _LATE_SECONDS = 30.0
 """Longer than any snapshot or checkpoint keeps the loop, and than a machine is paused."""
 _SEGMENTS_LEFT = 4
@@ -79,14 +77,7 @@ class NodeHealth:
 
     async def run(self) -> None:
         """Run the checks and stamp that the loop goes on, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.health.run())
-            group.create_task(self._stamp())
-
-    async def _stamp(self) -> None:
-        while True:
-            self._loop.stamp()
-            await self._world.timers.sleep(_STAMP_SECONDS)
+        await run_checks(self.health, self._loop, self._world)
 
     async def _started(self) -> tuple[Status, str]:
         phase = self._phase()
